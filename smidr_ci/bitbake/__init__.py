@@ -1,0 +1,4 @@
+"""conf files, the driver that runs inside the container, its event stream and progress.
+
+Never starts a container.
+"""

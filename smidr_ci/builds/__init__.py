@@ -1,0 +1,4 @@
+"""The build itself: model, pipeline, store, logbook.
+
+Never talks to a forge.
+"""

@@ -1,0 +1,91 @@
+"""What a build is: states, stages, and the record that history keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from smidr_ci.errors import FailureKind
+
+__all__ = ["ArtifactRecord", "BuildRecord", "BuildState", "SstateFigures", "StageRecord"]
+
+
+class BuildState(StrEnum):
+    """A build's stage, then its final state."""
+
+    QUEUED = "queued"
+    PREPARING = "preparing"
+    BUILDING = "building"
+    EXTRACTING = "extracting-artifacts"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more will happen."""
+        return self in {BuildState.COMPLETED, BuildState.FAILED, BuildState.CANCELLED}
+
+
+@dataclass(frozen=True)
+class StageRecord:
+    """One stage with its times; `ended` is None while it runs."""
+
+    name: str
+    started: datetime
+    ended: datetime | None = None
+
+
+@dataclass(frozen=True)
+class SstateFigures:
+    """BitBake's "Sstate summary" of the run."""
+
+    wanted: int
+    local: int
+    mirrors: int
+    missed: int
+    current: int
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """One file of a build, relative to its artifact directory."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class BuildRecord:
+    """All that history knows of a build."""
+
+    build_id: str
+    customer: str
+    project: str
+    targets: tuple[str, ...]
+    state: BuildState
+    created: datetime
+    config_text: str = ""
+    config_path: str = ""
+    requested_by: str = ""
+    started: datetime | None = None
+    ended: datetime | None = None
+    exit_code: int | None = None
+    failure_kind: FailureKind | None = None
+    failure_message: str = ""
+    image: str = ""
+    layer_commits: Mapping[str, str] = field(default_factory=dict)
+    stages: tuple[StageRecord, ...] = ()
+    sstate: SstateFigures | None = None
+    tasks: Mapping[str, int] = field(default_factory=dict)
+    """Counts: total, executed, from_sstate, failed; recipes parsed and cached."""
+    findings: tuple[Mapping[str, Any], ...] = ()
+    artifacts: tuple[ArtifactRecord, ...] = ()
+    workspace: str = ""
+    """Host path of the workspace while it is kept."""
+    owner_pid: int | None = None
+    """Process that drives the build; its lock tells whether it lives."""

@@ -1,0 +1,92 @@
+"""Where things lie under `$SMIDR_HOME`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from smidr_ci.errors import HostError
+from smidr_ci.files import make_private_dir
+
+__all__ = ["Home"]
+
+
+@dataclass(frozen=True)
+class Home:
+    """The layout of one host's state (architecture, section 5). Paths are absolute."""
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Home:
+        """`$SMIDR_HOME`, else `~/.smidr`; created when missing.
+
+        Raises `HostError` when it can't be created or written.
+        """
+        chosen = environ.get("SMIDR_HOME") or "~/.smidr"
+        try:
+            root = Path(chosen).expanduser().resolve()
+            make_private_dir(root)
+        except (OSError, RuntimeError) as error:
+            raise HostError(
+                f"can't use {chosen} as smidr's home: {error}",
+                hint="Set SMIDR_HOME to a directory that you own, on a disk with room for builds.",
+            ) from error
+        return cls(root)
+
+    @property
+    def agent_config(self) -> Path:
+        """The operator's settings."""
+        return self.root / "agent.yaml"
+
+    @property
+    def database(self) -> Path:
+        """The store's SQLite file."""
+        return self.root / "smidr.db"
+
+    @property
+    def mirrors(self) -> Path:
+        """Bare clones, one per repository URL."""
+        return self.root / "layers" / "mirrors"
+
+    @property
+    def trees(self) -> Path:
+        """Immutable layer trees, `<repo>/<commit>/`."""
+        return self.root / "layers" / "trees"
+
+    @property
+    def downloads(self) -> Path:
+        """DL_DIR of all builds."""
+        return self.root / "downloads"
+
+    @property
+    def sstate(self) -> Path:
+        """SSTATE_DIR of all builds."""
+        return self.root / "sstate-cache"
+
+    @property
+    def parse_cache(self) -> Path:
+        """Parse caches that seed fresh workspaces, one directory per key."""
+        return self.root / "parse-cache"
+
+    @property
+    def builds(self) -> Path:
+        """Records on disk, `<build-id>/`."""
+        return self.root / "builds"
+
+    @property
+    def workspaces(self) -> Path:
+        """Build directories, `<key>/<n>/`."""
+        return self.root / "workspaces"
+
+    @property
+    def artifacts(self) -> Path:
+        """What builds left, `<customer>/<build-id>/`."""
+        return self.root / "artifacts"
+
+    @property
+    def locks(self) -> Path:
+        """Files whose kernel locks keep processes apart; empty, never deleted while in use."""
+        return self.root / "locks"
