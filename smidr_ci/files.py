@@ -16,15 +16,19 @@ from typing import IO, Final
 from smidr_ci.errors import InternalError
 
 __all__ = [
+    "DELETING_PREFIX",
     "MARKER_NAME",
     "make_marked_dir",
     "make_private_dir",
     "open_untrusted",
     "remove_marked_tree",
+    "set_aside_marked_tree",
     "write_atomic",
 ]
 
 MARKER_NAME: Final = ".smidr-owned"
+DELETING_PREFIX: Final = ".deleting-"
+"""How a directory's name begins while what it holds is being deleted."""
 _MARKER_TEXT: Final = "Created by smidr, which may delete this directory and all in it.\n"
 
 
@@ -49,17 +53,27 @@ def remove_marked_tree(path: Path, root: Path) -> None:
     It is renamed first, so that nobody finds half of it. A missing directory is fine.
     Raises `InternalError` when a rule is broken, `OSError` when the system refuses.
     """
+    doomed = set_aside_marked_tree(path, root)
+    if doomed is not None:
+        _make_writable(doomed)
+        shutil.rmtree(doomed)
+
+
+def set_aside_marked_tree(path: Path, root: Path) -> Path | None:
+    """Rename a directory that may be deleted into a new `.deleting-*` beside it; return that.
+
+    The rules and errors of `remove_marked_tree`; None when the directory is missing.
+    """
     if not path.is_symlink() and not path.exists():
-        return
+        return None
     parent = path.parent.resolve()
     if path.is_symlink() or not path.is_dir() or not parent.is_relative_to(root.resolve()):
         raise InternalError(f"refusing to delete {path}: not a directory under {root}")
     if not (path / MARKER_NAME).is_file():
         raise InternalError(f"refusing to delete {path}: it has no {MARKER_NAME} file")
-    doomed = Path(tempfile.mkdtemp(prefix=".deleting-", dir=parent))
+    doomed = Path(tempfile.mkdtemp(prefix=DELETING_PREFIX, dir=parent))
     path.rename(doomed / path.name)
-    _make_writable(doomed)
-    shutil.rmtree(doomed)
+    return doomed
 
 
 def _make_writable(tree: Path) -> None:

@@ -89,3 +89,5 @@ class BuildRecord:
     """Host path of the workspace while it is kept."""
     owner_pid: int | None = None
     """Process that drives the build; its lock tells whether it lives."""
+    is_summary: bool = False
+    """From a list: config text, layer commits, findings and artifacts were not loaded."""
