@@ -61,6 +61,7 @@ class Handle:
     build_id: str
     container_id: str
     is_running: bool = True
+    role: str = "build"
 
 
 @dataclass(frozen=True)
