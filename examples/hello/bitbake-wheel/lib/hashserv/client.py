@@ -1,0 +1,1 @@
+"""Imported by `bb.siggen`; nothing in it is used without a hash equivalence server."""

@@ -1,0 +1,1 @@
+"""Stands in for BitBake's PR service, which the wheel leaves out."""

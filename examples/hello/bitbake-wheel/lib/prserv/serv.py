@@ -1,0 +1,15 @@
+"""The part of the PR service that the cooker calls, for builds that don't use one."""
+
+
+class PRServiceConfigError(Exception):
+    """The PR service can't be started as configured."""
+
+
+def auto_start(d):
+    """Return no address; refuse a configuration that asks for a PR service."""
+    if d.getVar("PRSERV_HOST"):
+        raise PRServiceConfigError("the PR service is not part of the BitBake wheel")
+
+
+def auto_shutdown():
+    """Nothing was started."""

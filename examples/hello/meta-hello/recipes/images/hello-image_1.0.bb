@@ -1,0 +1,5 @@
+SUMMARY = "Boots, greets, powers off"
+
+inherit image
+
+IMAGE_INSTALL ?= "base-files hello init"
