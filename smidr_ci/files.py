@@ -6,6 +6,7 @@ symlink, FIFO or device. Everything that reads from or deletes such a place goes
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -13,11 +14,12 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
-from smidr_ci.errors import InternalError
+from smidr_ci.errors import FailureKind, HostError, InternalError
 
 __all__ = [
     "DELETING_PREFIX",
     "MARKER_NAME",
+    "as_host_error",
     "make_marked_dir",
     "make_private_dir",
     "open_untrusted",
@@ -100,6 +102,23 @@ def write_atomic(path: Path, text: str | bytes, mode: int = 0o644) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+
+
+def as_host_error(error: OSError, what: str, where: Path) -> HostError:
+    """The system's refusal in the user's words: `what` reads as "can't make a workspace"."""
+    if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+        return HostError(
+            f"{what}: the disk is full",
+            where=str(where),
+            hint="Free some space there ('smidr artifacts clean' and 'smidr doctor' help), or "
+            "point SMIDR_HOME or the 'directories' of the config to a bigger disk.",
+            kind=FailureKind.DISK,
+        )
+    return HostError(
+        f"{what}: {error.strerror or error}",
+        where=str(error.filename or where),
+        hint="The directory must exist, be writable for this user and lie on a healthy disk.",
+    )
 
 
 def open_untrusted(path: Path) -> IO[bytes]:

@@ -10,9 +10,14 @@ import fcntl
 import os
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
-__all__ = ["KernelLock", "is_locked", "try_lock"]
+from smidr_ci.clock import Clock
+
+__all__ = ["KernelLock", "is_locked", "take_lock", "try_lock"]
+
+_TRIES: Final = 20
+_PAUSE_S: Final = 0.01
 
 
 class KernelLock:
@@ -57,6 +62,16 @@ def try_lock(path: Path) -> KernelLock | None:
         os.close(fd)
         if not is_ours:
             return None
+
+
+def take_lock(path: Path, clock: Clock) -> KernelLock | None:
+    """`try_lock`, but patient with those who only look (`is_locked`): tries for 0.2 s."""
+    for _ in range(_TRIES):
+        lock = try_lock(path)
+        if lock is not None:
+            return lock
+        clock.sleep(_PAUSE_S)
+    return None
 
 
 def _is_at(path: Path, fd: int) -> bool:

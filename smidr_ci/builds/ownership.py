@@ -11,14 +11,13 @@ from typing import Final
 
 from smidr_ci.builds.ids import check_build_id, new_build_id
 from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.errors import HostError, InternalError, UsageError
-from smidr_ci.files import make_private_dir
-from smidr_ci.locks import KernelLock, is_locked, try_lock
+from smidr_ci.errors import InternalError, UsageError
+from smidr_ci.files import as_host_error, make_private_dir
+from smidr_ci.locks import KernelLock, is_locked, take_lock, try_lock
 
 __all__ = ["Ownership"]
 
-_TRIES: Final = 20
-_PAUSE_S: Final = 0.01
+_DRAWS: Final = 20
 
 
 class Ownership:
@@ -30,9 +29,9 @@ class Ownership:
 
     def reserve(self, customer: str, is_taken: Callable[[str], bool]) -> tuple[str, KernelLock]:
         """A new build id and the claim on it; no other process can have drawn the same."""
-        for _ in range(_TRIES):
+        for _ in range(_DRAWS):
             build_id = new_build_id(customer)
-            claim = self._try(build_id)
+            claim = self._guarded(try_lock, build_id)
             if claim is not None and not is_taken(build_id):
                 return build_id, claim
             if claim is not None:
@@ -44,11 +43,9 @@ class Ownership:
 
         Raises `UsageError` when another process is.
         """
-        for _ in range(_TRIES):
-            claim = self._try(build_id)
-            if claim is not None:
-                return claim
-            self._clock.sleep(_PAUSE_S)  # it may only be somebody who looks
+        claim = self._guarded(lambda path: take_lock(path, self._clock), build_id)
+        if claim is not None:
+            return claim
         raise UsageError(
             f"another process drives build {build_id}",
             hint="Wait for its end, or stop that process.",
@@ -60,7 +57,7 @@ class Ownership:
 
     def forget(self, build_id: str) -> None:
         """Delete the lock file of a build that is over and that nobody owns."""
-        claim = self._try(build_id)
+        claim = self._guarded(try_lock, build_id)
         if claim is not None:
             with claim:
                 claim.path.unlink(missing_ok=True)
@@ -68,14 +65,12 @@ class Ownership:
     def _path(self, build_id: str) -> Path:
         return self._locks / f"build-{check_build_id(build_id)}.lock"
 
-    def _try(self, build_id: str) -> KernelLock | None:
+    def _guarded(
+        self, take: Callable[[Path], KernelLock | None], build_id: str
+    ) -> KernelLock | None:
         path = self._path(build_id)
         try:
             make_private_dir(self._locks)
-            return try_lock(path)
+            return take(path)
         except OSError as error:
-            raise HostError(
-                f"can't lock the build: {error.strerror}",
-                where=str(path),
-                hint="The directory must be writable, on a local disk with room.",
-            ) from error
+            raise as_host_error(error, "can't lock the build", path) from error
