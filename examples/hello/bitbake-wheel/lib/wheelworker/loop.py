@@ -21,6 +21,7 @@ import bb.cookerdata
 import bb.event
 import bb.msg
 import bb.utils
+
 from wheelworker.protocol import (
     CommandBuffer,
     FrameBuffer,
@@ -189,7 +190,12 @@ class Worker:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._selector.close()
-            for fd in (reader, self._commands, self._replies, *(job.pipe for job in self._jobs.values())):
+            for fd in (
+                reader,
+                self._commands,
+                self._replies,
+                *(job.pipe for job in self._jobs.values()),
+            ):
                 os.close(fd)
             code = run_task(self._setup, order, writer)
         finally:
@@ -247,7 +253,7 @@ class Worker:
     # Replies
 
     def _balance(self) -> None:
-        """Listen to tasks while the run queue keeps up, and to the reply pipe while it is behind."""
+        """Listen to tasks while the run queue keeps up; wait for it to read while it does not."""
         self._write_replies()
         may_read = len(self._backlog) < BACKLOG_BYTES
         for job in self._jobs.values():
@@ -294,7 +300,9 @@ def main(arguments: list[str]) -> int:
     if len(arguments) != 1 or not arguments[0].startswith(MAGIC):
         sys.exit("bitbake-worker is started by bitbake, not by hand.")
     if arguments[0].endswith(FAKEROOT_MAGIC):
-        sys.exit("Tasks with fakeroot need BitBake from its git repository: the wheel has no worker")
+        sys.exit(
+            "Tasks with fakeroot need BitBake from its git repository: the wheel has no worker"
+        )
     bb.utils.check_system_locale()
     commands, replies = os.dup(0), os.dup(1)
     # A stray print, here or in metadata, would break the frames.

@@ -18,6 +18,7 @@ import bb.data
 import bb.event
 import bb.parse
 import bb.utils
+
 from wheelworker.protocol import event_frame, packed
 
 __all__ = ["Setup", "run_task"]
@@ -49,7 +50,7 @@ def run_task(setup: Setup, order: dict[str, Any], pipe: int) -> int:
         d = _datastore(setup, order)
         _cut_network(order["taskname"], d)
         _set_environment(order["taskname"], d)
-    except Exception:  # whatever a recipe's metadata raised belongs in the log, as its own task's
+    except Exception:  # noqa: BLE001 - whatever metadata raises is the failure of this task
         if not is_quiet:
             LOGGER.critical(traceback.format_exc())
         return 1

@@ -1,7 +1,7 @@
 SUMMARY = "The library that greets, from a git repository"
 
 SRC_URI = "git://${HELLO_SOURCES}/greeter.git;protocol=file;branch=main;destsuffix=greeter"
-SRCREV = "8f4776031428558698aa41931c57351ea9a28887"
+SRCREV = "f9bc6eb2820890effe654600d8c68008c86319e6"
 S = "${SOURCES}/greeter"
 
 do_compile() {
