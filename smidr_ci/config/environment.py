@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["check_environment_name_list", "check_environment_names", "why_refused"]
+from smidr_ci.config.base import KeyPath, MisfitError, MisfitsError
+from smidr_ci.config.matching import shown
+
+__all__ = ["check_environment_list", "check_environment_names", "why_refused"]
 
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _MAX_NAMES: Final = 256
@@ -81,17 +83,25 @@ def why_refused(name: str) -> str | None:
 
 
 def check_environment_names(environment: dict[str, str]) -> dict[str, str]:
-    """The mapping itself; raises ValueError that lists each name that is refused, with reason."""
-    check_environment_name_list(environment)
+    """The mapping itself; raises `MisfitsError` with each name that is refused and why."""
+    if len(environment) > _MAX_NAMES:
+        raise ValueError(f"has {len(environment)} variables; {_MAX_NAMES} are allowed")
+    reasons = {name: why_refused(name) for name in environment}
+    faults = [_refusal(name, why, (name,)) for name, why in reasons.items() if why]
+    if faults:
+        raise MisfitsError(tuple(faults))
     return environment
 
 
-def check_environment_name_list(names: Iterable[str]) -> None:
-    """Raise ValueError that lists each name that is refused, with reason."""
-    known = tuple(names)
-    if len(known) > _MAX_NAMES:
-        raise ValueError(f"has {len(known)} variables; {_MAX_NAMES} are allowed")
-    reasons = {name: why_refused(name) for name in known}
-    bad = [f"{name[:128]} is not allowed: {why}" for name, why in reasons.items() if why]
-    if bad:
-        raise ValueError("; ".join(bad))
+def check_environment_list(names: tuple[str, ...]) -> tuple[str, ...]:
+    """The names themselves; raises `MisfitsError` with each one that is refused and why."""
+    reasons = [why_refused(name) for name in names]
+    pairs = enumerate(zip(names, reasons, strict=True))
+    faults = [_refusal(name, why, (index,)) for index, (name, why) in pairs if why]
+    if faults:
+        raise MisfitsError(tuple(faults))
+    return names
+
+
+def _refusal(name: str, why: str, at: KeyPath) -> MisfitError:
+    return MisfitError(f"the variable {shown(name)} can't be given to a build: {why}", at)

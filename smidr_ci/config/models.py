@@ -11,7 +11,7 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, Strict, StringConstraints, TypeAdapter, model_validator
 
 from smidr_ci.config.base import MisfitError, MisfitsError, Model
-from smidr_ci.config.matching import Called
+from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.sections import (
     Advanced,
     Base,
@@ -65,7 +65,11 @@ class ProjectConfig(Model):
     """Version of this format."""
     name: Slug
     """Name of the project."""
-    description: Annotated[str, StringConstraints(max_length=4096)] = ""
+    description: Annotated[
+        str,
+        StringConstraints(max_length=4096),
+        Matching("text", r"[^\x00-\x08\x0b-\x1f\x7f-\x9f]*", "text without control characters"),
+    ] = ""
     """What it is, for people; shown with the build."""
     yocto_series: Word | None = None
     """Release that every layer must be compatible with, such as `scarthgap`."""

@@ -51,7 +51,7 @@ _JOBS: Final = re.compile(r"(?:-j ?)?([1-9][0-9]{0,3})")
 _MAX_JOBS: Final = 4096
 _MAX_RECURSIVE_PARTS: Final = 4
 _INSIDE: Final = r"^(?!/|~)(?!(.*/)?\.\.(/|$))[^\x00-\x1f\x7f]+$"
-_ONE_LINE: Final = r"[^\x00-\x08\x0a-\x1f\x7f]*"
+_ONE_LINE: Final = r"[^\x00-\x08\x0a-\x1f\x7f-\x9f]*"
 
 
 def parse_size(value: object) -> int:

@@ -1,0 +1,262 @@
+"""`agent.yaml`: how this host builds. It belongs to the operator and is trusted.
+
+Each attribute's docstring is its line in the configuration reference.
+"""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, model_validator
+
+from smidr_ci.config.base import KeyPath, MisfitError, Model
+from smidr_ci.config.confinement import host_path
+from smidr_ci.config.environment import check_environment_list
+from smidr_ci.config.matching import Called, Matching
+from smidr_ci.config.problems import ConfigProblemsError
+from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
+from smidr_ci.config.values import ConfValue, Count, Flag, ImageReference, MemorySize, Word
+from smidr_ci.errors import ConfigError
+
+__all__ = [
+    "AgentConfig",
+    "AgentDirectories",
+    "Credential",
+    "Engine",
+    "Git",
+    "Images",
+    "Limits",
+    "load_agent",
+    "read_secret",
+]
+
+_MAX_SECRET = 64 * 1024
+
+
+def _absolute(value: object, info: ValidationInfo) -> object:
+    if not isinstance(value, str):
+        return value
+    if not value.strip() or "\x00" in value:
+        raise ValueError("is not a path")
+    context: Mapping[str, Any] = info.context or {}
+    return host_path(value, context.get("directory", Path.cwd()), context.get("home"))
+
+
+HostFile = Annotated[Path, BeforeValidator(_absolute, json_schema_input_type=str), Called("path")]
+"""Absolute after loading: relative to agent.yaml, a leading `~/` is the home directory."""
+
+Variable = Annotated[str, Matching("name", "[A-Za-z_][A-Za-z0-9_]{0,127}", "a variable's name")]
+Host = Annotated[
+    str, Matching("host", r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?", "a host")
+]
+UserAndGroup = Annotated[
+    str, Matching("uid:gid", "[1-9][0-9]{0,9}:[0-9]{1,10}", "`uid:gid` in numbers, not root")
+]
+Address = Annotated[
+    str,
+    Matching("URL", r"(https?|file|unix|tcp|ssh|npipe)://[^\s\x00-\x1f\x7f]{1,1024}", "a URL"),
+]
+Seconds = Annotated[float, Field(gt=0, le=86_400), Strict(), Called("seconds")]
+
+
+class Credential(Model):
+    """How to log in at one git host; secrets stay in files that only you can read."""
+
+    host: Host
+    """The host, as it stands in the URLs: `git.example.com`, with `:port` where they have one."""
+    username: Annotated[str, Matching("name", r"[^\s:@/\x00-\x1f\x7f]{1,128}", "a user name")] = (
+        "git"
+    )
+    """User name that goes with the token."""
+    token_file: HostFile | None = None
+    """File with a token or password, for https."""
+    netrc_file: HostFile | None = None
+    """File in netrc format, for https."""
+    ssh_key_file: HostFile | None = None
+    """Private key, for ssh; without passphrase."""
+    known_hosts_file: HostFile | None = None
+    """Host keys to trust for ssh; the default is the user's own known_hosts."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.token_file and self.netrc_file:
+            raise MisfitError(
+                f"host {self.host} has both token_file and netrc_file",
+                ("netrc_file",),
+                "Keep one of them.",
+            )
+        if not (self.token_file or self.netrc_file or self.ssh_key_file or self.known_hosts_file):
+            raise MisfitError(
+                f"host {self.host} has no credential",
+                hint="Give token_file, netrc_file or ssh_key_file.",
+            )
+        return self
+
+    @property
+    def secret_files(self) -> tuple[tuple[str, Path], ...]:
+        """Key and path of each file that holds a secret."""
+        keys = ("token_file", "netrc_file", "ssh_key_file")
+        return tuple((key, path) for key in keys if (path := getattr(self, key)) is not None)
+
+
+class Git(Model):
+    """Fetching layers."""
+
+    credentials: tuple[Credential, ...] = ()
+    """How to log in, one entry per host."""
+    timeout_s: Seconds = 600
+    """Give up a git command after so many seconds without an end."""
+    attempts: Annotated[int, Field(ge=1, le=10), Strict(), Called("number")] = 3
+    """Tries per URL when the network or the server fails."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        seen: set[str] = set()
+        for index, credential in enumerate(self.credentials):
+            if credential.host in seen:
+                at = ("credentials", index, "host")
+                raise MisfitError(f"host {credential.host} has two entries", at, "Join them.")
+            seen.add(credential.host)
+        return self
+
+
+class Engine(Model):
+    """The container engine."""
+
+    url: Address | None = None
+    """Its address, such as `unix:///run/docker.sock`; the default is DOCKER_HOST, then Docker's
+    own socket."""
+    network: Word | None = None
+    """Network of build containers; the default is the engine's."""
+    builder_user: UserAndGroup | None = None
+    """`uid:gid` that builds run as; the default is the user who runs smidr, which can't be root."""
+    registry_auth_file: HostFile | None = None
+    """Docker's `config.json` with logins for registries."""
+
+
+class Images(Model):
+    """Builder images."""
+
+    default_base: ImageReference | None = None
+    """Base image for projects that name none; without it a Debian base is bootstrapped."""
+    bootstrap_suite: Word = "bookworm"
+    """Debian release to bootstrap."""
+    bootstrap_mirror: Address | None = None
+    """Debian mirror to bootstrap from; the default is Debian's own."""
+    extra_apt_sources: tuple[ConfValue, ...] = ()
+    """More lines for the sources.list of bootstrapped bases."""
+
+
+class Limits(Model):
+    """How much builds may use."""
+
+    max_concurrent_builds: Count = 1
+    """Builds at once, over all customers."""
+    cpus_per_build: Annotated[float, Field(ge=0.1, le=4096), Strict(), Called("number")] | None = (
+        None
+    )
+    """CPUs of each build; a project may ask for less. The default is all, shared evenly."""
+    memory_per_build: MemorySize | None = None
+    """Memory of each build; a project may ask for less. The default is all, shared evenly."""
+    min_free_disk: MemorySize = 10 * 1024**3
+    """Start no build when less is free under `$SMIDR_HOME`."""
+    kept_workspaces_size: MemorySize = 100 * 1024**3
+    """Disk for the workspaces of failed builds; the oldest go first."""
+    kept_workspaces_count: Annotated[int, Field(ge=0, le=10_000), Strict(), Called("number")] = 10
+    """How many workspaces of failed builds are kept."""
+
+
+class AgentDirectories(Model):
+    """Where things are kept, when not under `$SMIDR_HOME`."""
+
+    downloads: HostFile | None = None
+    """DL_DIR of all builds."""
+    sstate: HostFile | None = None
+    """SSTATE_DIR of all builds."""
+    layers: HostFile | None = None
+    """Layer mirrors and trees."""
+    workspaces: HostFile | None = None
+    """Build directories."""
+    artifacts: HostFile | None = None
+    """What builds left."""
+
+
+class AgentConfig(Model):
+    """The whole of `agent.yaml`; paths are absolute."""
+
+    substitution: tuple[Variable, ...] = ()
+    """Variables that `${...}` in project configs may use, besides `YOCTO_*` and `SMIDR_*`."""
+    environment: Annotated[tuple[Variable, ...], AfterValidator(check_environment_list)] = ()
+    """Variables of the host that builds may see, besides the proxies."""
+    allow_config_directories: Flag = True
+    """Whether project configs may name directories of the host outside their own."""
+    git: Git = Git()
+    """Fetching layers."""
+    engine: Engine = Engine()
+    """The container engine."""
+    images: Images = Images()
+    """Builder images."""
+    limits: Limits = Limits()
+    """How much builds may use."""
+    directories: AgentDirectories = AgentDirectories()
+    """Where things are kept."""
+
+
+def load_agent(path: Path, *, home: Path | None = None) -> AgentConfig:
+    """The operator's settings; a missing file means the defaults.
+
+    `home` stands for `~`; None is the user's home. Raises `ConfigError`.
+    """
+    if not path.exists() and not path.is_symlink():
+        return AgentConfig()
+    text = read_config_text(path, hint_if_missing="")
+    _refuse_foreign_writers(path)
+    context = {"directory": path.parent.absolute(), "home": home}
+    checked = read_model(text, str(path), AgentConfig, context=context)
+    problems = misfit_problems(_secret_problems(checked.model), checked.source)
+    if problems:
+        raise ConfigProblemsError(problems)
+    return checked.model
+
+
+def read_secret(path: Path) -> str:
+    """A secret's text without the newline at its end; raises `ConfigError`, never with the text."""
+    problem = _why_not_secret(path)
+    if problem:
+        raise ConfigError(problem, where=str(path), hint=f"chmod 600 {path}")
+    try:
+        with path.open("rb") as stream:
+            return stream.read(_MAX_SECRET).decode().rstrip("\r\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError("can't be read as text", where=str(path)) from error
+
+
+def _secret_problems(config: AgentConfig) -> Iterator[MisfitError]:
+    for index, credential in enumerate(config.git.credentials):
+        for key, path in credential.secret_files:
+            problem = _why_not_secret(path)
+            if problem:
+                at: KeyPath = ("git", "credentials", index, key)
+                yield MisfitError(f"the file {path} {problem}", at, f"chmod 600 {path}")
+
+
+def _why_not_secret(path: Path) -> str | None:
+    try:
+        info = path.stat()
+    except OSError as error:
+        return f"can't be used: {error.strerror}"
+    if not stat.S_ISREG(info.st_mode):
+        return "is not a file"
+    if info.st_mode & (stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP):
+        return "holds a secret and is open to other users"
+    return None
+
+
+def _refuse_foreign_writers(path: Path) -> None:
+    if path.stat().st_mode & stat.S_IWOTH:
+        raise ConfigError(
+            "can be written by any user of this host", where=str(path), hint=f"chmod 600 {path}"
+        )
