@@ -6,13 +6,16 @@ symlink, FIFO or device. Everything that reads from or deletes such a place goes
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
+import secrets
 import shutil
 import stat
 import tempfile
+from io import FileIO
 from pathlib import Path
-from typing import IO, Final
+from typing import Final
 
 from smidr_ci.errors import FailureKind, HostError, InternalError
 
@@ -62,7 +65,7 @@ def remove_marked_tree(path: Path, root: Path) -> None:
 
 
 def set_aside_marked_tree(path: Path, root: Path) -> Path | None:
-    """Rename a directory that may be deleted into a new `.deleting-*` beside it; return that.
+    """Rename a directory that may be deleted to `.deleting-*` beside it; return that path.
 
     The rules and errors of `remove_marked_tree`; None when the directory is missing.
     """
@@ -73,13 +76,17 @@ def set_aside_marked_tree(path: Path, root: Path) -> Path | None:
         raise InternalError(f"refusing to delete {path}: not a directory under {root}")
     if not (path / MARKER_NAME).is_file():
         raise InternalError(f"refusing to delete {path}: it has no {MARKER_NAME} file")
-    doomed = Path(tempfile.mkdtemp(prefix=DELETING_PREFIX, dir=parent))
-    path.rename(doomed / path.name)
+    # Within its directory: that works on a full disk, and for a tree that is read-only.
+    doomed = parent / f"{DELETING_PREFIX}{secrets.token_hex(6)}"
+    path.rename(doomed)
+    with contextlib.suppress(OSError):
+        os.utime(doomed)  # tells sweeps since when it has been going
     return doomed
 
 
 def _make_writable(tree: Path) -> None:
     # Layer trees are read-only and recipes leave directories without write permission.
+    os.chmod(tree, stat.S_IRWXU)
     for folder, names, _ in os.walk(tree):
         for name in names:
             path = os.path.join(folder, name)
@@ -121,7 +128,7 @@ def as_host_error(error: OSError, what: str, where: Path) -> HostError:
     )
 
 
-def open_untrusted(path: Path) -> IO[bytes]:
+def open_untrusted(path: Path) -> FileIO:
     """Open a regular file for reading, following no symlink in its last part, never blocking.
 
     Raises `OSError` (ELOOP for a symlink, EINVAL for a FIFO, socket, directory or device).

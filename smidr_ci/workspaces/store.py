@@ -229,7 +229,7 @@ class WorkspaceStore:
         for folder in _subdirectories(self._root):
             for path in _subdirectories(folder):
                 with contextlib.suppress(OSError, InternalError):
-                    if path.stat().st_mtime > latest:
+                    if path.stat(follow_symlinks=False).st_mtime > latest:
                         continue
                     if path.name.startswith(DELETING_PREFIX):
                         self._delete(path)
