@@ -280,9 +280,10 @@ def _demo_config(text: str, bitbake: Repository, layer: Repository) -> str:
         r"^  source: work\b.*$": "  source: .",
     }
     for pattern, replacement in replacements.items():
-        text, count = re.subn(pattern, lambda _, new=replacement: new, text, flags=re.MULTILINE)
-        if count != 1:
-            raise PreparationError(f"smidr.yaml has {count} lines like {pattern}, not one")
+        lines = re.findall(pattern, text, flags=re.MULTILINE)
+        if len(lines) != 1:
+            raise PreparationError(f"smidr.yaml has {len(lines)} lines like {pattern}, not one")
+        text = text.replace(lines[0], replacement)
     body = text[text.index("\nname:") :]
     return "# Made by prepare.py from ../smidr.yaml: every layer from a git repository.\n" + body
 
