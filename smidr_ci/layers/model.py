@@ -22,6 +22,10 @@ class FoundLayer:
     depends: tuple[str, ...] = ()
     series: tuple[str, ...] = ()
     """LAYERSERIES_COMPAT; empty when the layer does not say."""
+    recommends: tuple[str, ...] = ()
+    """LAYERRECOMMENDS: ordered before this layer when present."""
+    core_series: tuple[str, ...] = ()
+    """LAYERSERIES_CORENAMES: the releases that this layer, OE-Core's, stands for."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,282 @@
+"""The layer store: from the entries of `smidr.yaml` to checked, immutable trees."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from smidr_ci.cancel import CancelToken
+from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.errors import LayerError
+from smidr_ci.files import make_private_dir
+from smidr_ci.layers.assemble import assemble
+from smidr_ci.layers.bring import Bringer
+from smidr_ci.layers.credentials import Credentials
+from smidr_ci.layers.discover import Discovery, select
+from smidr_ci.layers.failures import OneLayerError, raise_problems
+from smidr_ci.layers.gitcmd import SCHEMES, Git
+from smidr_ci.layers.local import LocalSource
+from smidr_ci.layers.lockfile import Lockfile
+from smidr_ci.layers.model import FoundLayer, LayerSet, LayerTree
+from smidr_ci.layers.resolve import Asked, Resolved, ask, in_parallel, pin
+from smidr_ci.layers.tree import StoredTree, TreeStore
+
+if TYPE_CHECKING:
+    # Annotations only: the models cost more to import than a whole no-op sync.
+    from smidr_ci.config.models import LayerEntry
+
+__all__ = ["LayerStore"]
+
+Report = Callable[[str], None]
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class LayerStore:
+    """Mirrors and trees of one host, shared by any number of processes and threads.
+
+    A tree never changes and is never moved while it is leased. Every failure is an error that names
+    the layer; an old tree is never used in place of one that can't be had.
+    """
+
+    mirrors: Path
+    trees: Path
+    locks: Path
+    credentials: Credentials | None = None
+    """None: no identity at all, not even the user's ssh keys (a stranger's job)."""
+    clock: Clock = field(default_factory=SystemClock)
+    attempts: int = 4
+    """Tries per URL after a network failure."""
+    timeout_s: float = 1800.0
+    """Limit of one git command."""
+    schemes: tuple[str, ...] = SCHEMES
+    """URL schemes that entries may use."""
+
+    def resolve(
+        self,
+        entries: Sequence[LayerEntry],
+        *,
+        lock: Lockfile | None,
+        locked: bool = False,
+        series: str | None = None,
+        report: Report,
+        cancel: CancelToken,
+    ) -> tuple[Resolved, ...]:
+        """The commit of every git entry, without fetching; `lock_entry` of each makes a lockfile.
+
+        Raises `LayerError` that names all layers in trouble, and `CancelledError`.
+        """
+        bringer = self._bringer(_one_at_a_time(report), cancel)
+        return self._resolve(entries, lock, bringer, locked=locked, series=series)
+
+    def sync(  # noqa: PLR0913  keywords, each a fact that only the caller knows
+        self,
+        entries: Sequence[LayerEntry],
+        *,
+        base_dir: Path,
+        lock: Lockfile | None = None,
+        locked: bool = False,
+        series: str | None = None,
+        provider: str | None = None,
+        confine_to: Path | None = None,
+        report: Report,
+        cancel: CancelToken,
+    ) -> LayerSet:
+        """Make every entry present as a tree, find and check its layers, and order them.
+
+        `base_dir` is what `path` entries are relative to; with `confine_to` they must lie below it
+        (an untrusted project). `provider` names the entry whose init script and BitBake win.
+        Raises `LayerError` that names all layers in trouble, and `CancelledError`.
+        """
+        report = _one_at_a_time(report)
+        bringer = self._bringer(report, cancel)
+        _check_entries(entries)
+        local = _collect(
+            lambda entry: self._local_source(entry, base_dir, confine_to),
+            [entry for entry in entries if entry.git is None],
+        )
+        resolved = {
+            one.asked.name: one
+            for one in self._resolve(entries, lock, bringer, locked=locked, series=series)
+        }
+        stored = _make_present(bringer, list(resolved.values()), local)
+        trees = _collect(
+            lambda entry: _describe(entry, resolved.get(entry.name), stored[entry.name], report),
+            entries,
+        )
+        return assemble(trees, series=series, provider=provider, report=report)
+
+    @contextmanager
+    def lease(self, layers: LayerSet) -> Iterator[None]:
+        """Keep the trees from being removed while the context lasts, in any process.
+
+        Raises `LayerError` when one is gone already.
+        """
+        with self._tree_store().lease([tree.tree.parent for tree in layers.trees]):
+            yield
+
+    def list_trees(self) -> list[StoredTree]:
+        """All complete trees of this host."""
+        return self._tree_store().list_trees()
+
+    def remove_tree(self, tree: StoredTree) -> bool:
+        """Delete a tree unless a process leases it; says whether it is gone."""
+        return self._tree_store().remove(tree)
+
+    def _tree_store(self) -> TreeStore:
+        return TreeStore(self.trees, self.locks)
+
+    def _bringer(self, report: Report, cancel: CancelToken) -> Bringer:
+        for root in (self.mirrors, self.trees, self.locks):
+            make_private_dir(root)
+        return Bringer(
+            mirrors=self.mirrors,
+            trees=self._tree_store(),
+            git=Git(self.schemes, self.timeout_s),
+            credentials=self.credentials or Credentials(),
+            clock=self.clock,
+            attempts=self.attempts,
+            report=report,
+            cancel=cancel,
+        )
+
+    def _resolve(
+        self,
+        entries: Sequence[LayerEntry],
+        lock: Lockfile | None,
+        bringer: Bringer,
+        *,
+        locked: bool,
+        series: str | None,
+    ) -> tuple[Resolved, ...]:
+        asked = _collect(lambda entry: ask(entry, series), [e for e in entries if e.git])
+        self._check_schemes(asked)
+        return tuple(pin(asked, lock, bringer.remote, bringer.cancel, locked=locked))
+
+    def _check_schemes(self, asked: Sequence[Asked]) -> None:
+        raise_problems(
+            OneLayerError(
+                one.name,
+                f"{url.url}: {url.scheme} URLs are not allowed here",
+                f"Use one of {', '.join(self.schemes)}.",
+            )
+            for one in asked
+            for url in one.urls
+            if url.scheme not in self.schemes
+        )
+
+    def _local_source(
+        self, entry: LayerEntry, base_dir: Path, confine_to: Path | None
+    ) -> LocalSource:
+        path = (base_dir / Path(entry.path or ".").expanduser()).resolve()
+        if confine_to is not None and not path.is_relative_to(confine_to.resolve()):
+            raise OneLayerError(
+                entry.name,
+                f"the path {entry.path} leads out of the project",
+                "An untrusted project may use directories of its own checkout only.",
+            )
+        if not path.is_dir():
+            what = "is not a directory" if path.exists() else "does not exist"
+            raise OneLayerError(entry.name, f"{path} {what}", f"Paths are relative to {base_dir}.")
+        without = tuple(root.resolve() for root in (self.mirrors, self.trees, self.locks))
+        return LocalSource(entry.name, path, without)
+
+
+def _make_present(
+    bringer: Bringer, resolved: Sequence[Resolved], local: Sequence[LocalSource]
+) -> dict[str, StoredTree]:
+    stored: dict[str, StoredTree] = {}
+    missing: list[Callable[[], tuple[str, StoredTree]]] = []
+    for one in resolved:
+        tree = bringer.find(one)
+        if tree is None:
+            missing.append(partial(_bring, bringer, one))
+        else:
+            stored[one.asked.name] = tree
+    missing += [partial(_copy, bringer, source) for source in local]
+    return stored | dict(in_parallel(lambda make: make(), missing))
+
+
+def _bring(bringer: Bringer, one: Resolved) -> tuple[str, StoredTree]:
+    return one.asked.name, bringer.bring(one)
+
+
+def _copy(bringer: Bringer, source: LocalSource) -> tuple[str, StoredTree]:
+    return source.name, bringer.copy(source)
+
+
+def _describe(
+    entry: LayerEntry, resolved: Resolved | None, stored: StoredTree, report: Report
+) -> LayerTree:
+    found = Discovery.from_notes(stored.notes)
+    layers = _select(entry, found, stored, report)
+    if resolved is None:
+        origin, ref, commit = entry.path or "", "", f"local-{stored.commit}"
+    else:
+        asked = resolved.asked
+        origin, ref, commit = asked.url.url, asked.plain_ref, resolved.commit
+    return LayerTree(
+        name=entry.name,
+        origin=origin,
+        ref=ref,
+        commit=commit,
+        tree=stored.files,
+        layers=layers,
+        bitbake=found.bitbake,
+        init_script=found.init_script,
+    )
+
+
+def _select(
+    entry: LayerEntry, found: Discovery, stored: StoredTree, report: Report
+) -> tuple[FoundLayer, ...]:
+    submodules = stored.notes.get("submodules", [])
+    shown = ", ".join(submodules[:5])
+    if submodules:
+        report(f"{entry.name}: git submodules are not fetched and stay empty: {shown}")
+    try:
+        return select(found, stored.files, entry.name, entry.layers)
+    except OneLayerError as problem:
+        if not submodules:
+            raise
+        hint = f"{problem.hint} Submodules stay empty ({shown}): give them entries of their own."
+        raise OneLayerError(problem.layer, problem.message, hint) from problem
+
+
+def _collect(work: Callable[[LayerEntry], T], entries: Sequence[LayerEntry]) -> list[T]:
+    results: list[T] = []
+    problems = []
+    for entry in entries:
+        try:
+            results.append(work(entry))
+        except OneLayerError as problem:
+            problems.append(problem)
+    raise_problems(problems)
+    return results
+
+
+def _check_entries(entries: Sequence[LayerEntry]) -> None:
+    names: Mapping[str, int] = {entry.name: number for number, entry in enumerate(entries)}
+    for number, entry in enumerate(entries):
+        if names[entry.name] != number:
+            raise LayerError(
+                f"two entries of `layers` are called {entry.name}",
+                hint="Give each a name of its own.",
+            )
+        if (entry.git is None) == (entry.path is None):
+            raise LayerError("an entry needs either `git` or `path`", where=f"layer {entry.name}")
+
+
+def _one_at_a_time(report: Report) -> Report:
+    lock = threading.Lock()
+
+    def say(line: str) -> None:
+        with lock:
+            report(line)
+
+    return say

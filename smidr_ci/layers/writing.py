@@ -1,0 +1,127 @@
+"""Writes a layer tree: read-only files whose times depend on their content alone.
+
+BitBake's parse cache is valid while modification times are equal to the recorded ones
+(bb/cache.py), so the same content has to have the same time in every tree and on every host.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Final
+
+from smidr_ci.errors import LayerError
+
+__all__ = ["MAX_FILES", "MAX_PATH", "TreeWriter", "is_metadata", "new_blob_hash", "time_of_content"]
+
+MAX_FILES: Final = 400_000
+MAX_PATH: Final = 4000
+_MAX_BYTES: Final = 8 << 30
+_METADATA: Final = (".bb", ".bbappend", ".bbclass", ".inc", ".conf")
+_EPOCH: Final = 978_307_200
+"""2001-01-01; with the span below every time lies before 2020."""
+_SPAN: Final = 599_616_000
+_WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+def is_metadata(path: str) -> bool:
+    """Whether BitBake parses such a file."""
+    return path.endswith(_METADATA)
+
+
+def time_of_content(blob_id: str) -> int:
+    """Whole seconds between 2001 and 2020, a function of the git blob id alone."""
+    return _EPOCH + int(blob_id[:15], 16) % _SPAN
+
+
+def new_blob_hash(size: int, algorithm: str = "sha1") -> hashlib._Hash:
+    """A hash that gives git's id of a blob of so many bytes, once they are fed to it."""
+    return hashlib.new(algorithm, b"blob %d\0" % size, usedforsecurity=False)
+
+
+class TreeWriter:
+    """Fills an empty directory from names that a stranger chose.
+
+    Each path is checked; links are made last, so no file is ever written through one.
+    """
+
+    def __init__(self, root: Path, other_time: int) -> None:
+        self._root = str(root)
+        self._other_time = other_time
+        self._made: set[str] = {""}
+        self._links: list[tuple[str, str]] = []
+        self._bytes = 0
+        self._files = 0
+
+    def add_file(
+        self, path: str, chunks: Iterable[bytes], *, blob_id: str, is_executable: bool
+    ) -> None:
+        """Write one file; raises `LayerError` for a path or an amount that can't be right."""
+        self._enter(path)
+        time = time_of_content(blob_id) if is_metadata(path) else self._other_time
+        fd = os.open(f"{self._root}/{path}", _WRITE, 0o600)
+        try:
+            for chunk in chunks:
+                self._count(len(chunk))
+                view = memoryview(chunk)
+                while view:
+                    view = view[os.write(fd, view) :]
+            os.fchmod(fd, 0o555 if is_executable else 0o444)
+            os.utime(fd, (time, time))
+        finally:
+            os.close(fd)
+
+    def add_link(self, path: str, target: str) -> None:
+        """Note a symbolic link; it is made as it is, wherever it points."""
+        self._enter(path)
+        self._links.append((path, target))
+
+    def add_folder(self, path: str) -> None:
+        """Make an empty directory, as git does for a submodule."""
+        self._enter(path)
+        self._make_folder(path)
+
+    def finish(self) -> None:
+        """Make the links, then close all directories for writing."""
+        for path, target in self._links:
+            place = f"{self._root}/{path}"
+            os.symlink(target, place)
+            os.utime(place, (self._other_time,) * 2, follow_symlinks=False)
+        for folder in sorted(self._made, reverse=True):
+            place = f"{self._root}/{folder}" if folder else self._root
+            os.utime(place, (self._other_time,) * 2)
+            os.chmod(place, 0o555)  # noqa: S103  builds run as other users and only read
+
+    def _enter(self, path: str) -> None:
+        parts = path.split("/")
+        bad = any(part in {"", ".", ".."} or part.lower() == ".git" for part in parts)
+        if bad or "\0" in path or len(os.fsencode(path)) > MAX_PATH:
+            raise LayerError(
+                f"the repository holds a file with the dangerous name {path[:100]!r}",
+                hint="Remove it from the repository; git itself would not check it out.",
+            )
+        self._files += 1
+        if self._files > MAX_FILES:
+            raise LayerError(
+                f"the tree has more than {MAX_FILES} files",
+                hint="This is no layer; name a folder or repository with layers only.",
+            )
+        if len(parts) > 1:
+            self._make_folder("/".join(parts[:-1]))
+
+    def _make_folder(self, folder: str) -> None:
+        if folder in self._made:
+            return
+        self._make_folder(folder.rpartition("/")[0])
+        os.mkdir(f"{self._root}/{folder}", 0o700)
+        self._made.add(folder)
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        if self._bytes > _MAX_BYTES:
+            raise LayerError(
+                f"the tree is larger than {_MAX_BYTES >> 30} GiB",
+                hint="This is no layer; name a folder or repository with layers only.",
+            )
