@@ -101,7 +101,7 @@ def read_model(
         raise ConfigProblemsError([Problem(error.message, where, error.hint)]) from error
     found = list(values.problems)
     try:
-        checked = model.model_validate(values.data, context=context)
+        checked = _validated(model, values, context)
     except ValidationError as error:
         blamed = {path for path, _ in found}
         complaints = explain(error, values.data, model, values.source)
@@ -111,6 +111,29 @@ def read_model(
     if found:
         raise ConfigProblemsError(problem for _, problem in found)
     return Checked(checked, values.source)
+
+
+def _validated(model: type[_Kind], values: Values, context: Mapping[str, Any] | None) -> _Kind:
+    """The model; a substituted value that looks like a number is text where text is wanted.
+
+    `branch: ${YOCTO_BRANCH:-2.8}` can't know that the variable will hold one.
+    """
+    try:
+        return model.model_validate(values.data, context=context)
+    except ValidationError as error:
+        wrong = [detail["loc"] for detail in error.errors() if detail["type"] == "string_type"]
+        found = [path for path in wrong if path in values.source.substituted]
+        if not found:
+            raise
+        for path in found:
+            _put(values.data, path, values.source.written[path])
+    return model.model_validate(values.data, context=context)
+
+
+def _put(data: Any, path: KeyPath, text: str) -> None:  # noqa: ANN401 - a tree of plain values
+    for step in path[:-1]:
+        data = data[step]
+    data[path[-1]] = text
 
 
 def misfit_problems(misfits: Iterable[MisfitError], source: SourceMap) -> list[Problem]:

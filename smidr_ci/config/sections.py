@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
 from smidr_ci.config.base import MisfitError, MisfitsError, Model
 from smidr_ci.config.matching import Called, Matching
@@ -192,7 +192,15 @@ def _number_as_text(value: object) -> object:
 _ConfVersion = Annotated[
     str,
     Matching("number", "[0-9]{1,3}", "a whole number"),
-    BeforeValidator(_number_as_text, json_schema_input_type=int | str),
+    BeforeValidator(_number_as_text),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 0, "maximum": 999},
+                {"type": "string", "pattern": "^[0-9]{1,3}$"},
+            ]
+        }
+    ),
 ]
 
 

@@ -47,6 +47,8 @@ class SourceMap:
     values: dict[KeyPath, Place] = field(default_factory=dict)
     written: dict[KeyPath, str] = field(default_factory=dict)
     """Text of the plain scalars that YAML reads as something else than text."""
+    substituted: set[KeyPath] = field(default_factory=set)
+    """Scalars that a variable was put into."""
 
     def place(self, key_path: KeyPath | str, *, of_key: bool = False) -> str:
         """`name:line:column` of the value (or its key); of what surrounds it when it is not there.
@@ -136,6 +138,8 @@ class _Reader:
             return text
         if not isinstance(value, str):
             self.source.written[path] = text
+        if text != node.text:
+            self.source.substituted.add(path)
         return value
 
 
