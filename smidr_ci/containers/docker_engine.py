@@ -295,6 +295,4 @@ def _explained(error: EngineRefusalError, name: str, spec: ContainerSpec) -> Eng
         )
     elif "no such image" in error.answer.lower():
         hint = "The image was removed since smidr looked; run the build again."
-    elif "executable file not found" in error.answer or "no such file" in error.answer:
-        hint = f"The builder image has no program {(*spec.entrypoint, *spec.command)[0]}."
     return EngineError(error.message, hint=hint)

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -29,12 +30,14 @@ _LINE_EVERY_S: Final = 2.0
 _STOP_S: Final = 10.0
 _INSTALL_HINT: Final = "Install it: apt-get install mmdebstrap (or set container.base_image)."
 _SUITE: Final = re.compile(r"[a-z][a-z0-9.-]{0,63}")
+_SOURCE_LINE: Final = re.compile(r"deb(-src)? (\[[^\]\n]*\] )?\S+ [^\n]+")
 _MIRROR: Final = re.compile(r"(https?|file|copy)://[^\s]+")
 
 
 def base_reference(settings: ImageSettings) -> str:
     """The tag of the base for these settings: `smidr-base:<suite>-<hash>`."""
-    text = json.dumps([_RECIPE, settings.suite, settings.mirror, os.uname().machine])
+    sources = (settings.mirror, settings.apt_sources)
+    text = json.dumps([_RECIPE, settings.suite, *sources, os.uname().machine])
     digest = hashlib.sha256(text.encode()).hexdigest()[:12]
     return f"{BASE_REPOSITORY}:{settings.suite}-{digest}"
 
@@ -88,7 +91,21 @@ def _command(settings: ImageSettings) -> list[str]:
         )
     mirror = [settings.mirror] if settings.mirror else []
     options = ["--variant=minbase", "--mode=auto", "--format=tar", "--include=ca-certificates"]
+    if settings.apt_sources:
+        options.append(f"--setup-hook={_sources_hook(settings.apt_sources)}")
     return [program, *options, settings.suite, "-", *mirror]
+
+
+def _sources_hook(lines: tuple[str, ...]) -> str:
+    """A command that mmdebstrap runs with the new system's root as `$1`, before it asks apt."""
+    for line in lines:
+        if not _SOURCE_LINE.fullmatch(line):
+            raise ImageError(
+                f"{line!r} is no line of a sources.list",
+                hint="Lines in images.extra_apt_sources of agent.yaml look like "
+                "`deb https://host/debian bookworm main`.",
+            )
+    return f"printf '%s\\n' {shlex.join(lines)} > \"$1\"/etc/apt/sources.list.d/smidr.list"
 
 
 def _environment(settings: ImageSettings) -> dict[str, str]:

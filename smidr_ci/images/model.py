@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 from smidr_ci.cancel import CancelToken
 from smidr_ci.clock import Clock
+from smidr_ci.config.agent import AgentConfig
 from smidr_ci.engine import Engine
 from smidr_ci.images.packages import YOCTO_HOST_PACKAGES
 
@@ -71,12 +73,16 @@ class StoredImage:
 class ImageSettings:
     """The operator's part."""
 
-    default_base: str = "debian:bookworm-slim"
-    """Used when the project names no base image."""
     suite: str = "bookworm"
     """Debian release to bootstrap."""
+    default_base: str = "debian:bookworm-slim"
+    """Used when the project names no base image."""
     mirror: str | None = None
     """Debian mirror to bootstrap from; None is mmdebstrap's default."""
+    apt_sources: tuple[str, ...] = ()
+    """More lines for the sources.list of a bootstrapped base."""
+    registry_auth_file: Path | None = None
+    """Docker's `config.json` to take logins from; None is the user's own."""
     network: str | None = None
     """Network mode of the container that packages are installed in; None is the default."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -85,6 +91,21 @@ class ImageSettings:
     """Installed on the default or a bootstrapped base when the project lists no packages."""
     mmdebstrap: str = "mmdebstrap"
     """Program to bootstrap with."""
+
+    @classmethod
+    def from_agent(cls, agent: AgentConfig, environ: Mapping[str, str]) -> ImageSettings:
+        """The operator's settings, and the proxies of the environment."""
+        images, engine = agent.images, agent.engine
+        return cls(
+            suite=images.bootstrap_suite,
+            default_base=images.default_base or f"debian:{images.bootstrap_suite}-slim",
+            mirror=images.bootstrap_mirror,
+            apt_sources=images.extra_apt_sources,
+            registry_auth_file=engine.registry_auth_file,
+            # Builds may have to do without a network; installing packages can't.
+            network=None if engine.network == "none" else engine.network,
+            environment=proxy_environment(environ),
+        )
 
 
 @dataclass(frozen=True)

@@ -138,6 +138,7 @@ def pull(making: Making, reference: str) -> None:
     engine = making.engine
 
     def task(say: Report) -> None:
+        _load_logins(making)
         try:
             with engine.calling(f"pull the image {reference}"):
                 messages: Any = engine.api.pull(repository, tag=tag, stream=True, decode=True)
@@ -147,6 +148,21 @@ def pull(making: Making, reference: str) -> None:
 
     run_cancellable(task, making)
     making.report(f"pulled {reference}")
+
+
+def _load_logins(making: Making) -> None:
+    path = making.settings.registry_auth_file
+    if path is None:
+        return
+    # The SDK takes a missing file for an empty one.
+    if not path.is_file():
+        raise ImageError(
+            "the file with logins for registries does not exist",
+            where=str(path),
+            hint="Correct engine.registry_auth_file in agent.yaml.",
+        )
+    with making.engine.calling(f"read the logins in {path}"):
+        making.engine.api.reload_config(str(path))
 
 
 def _follow(reference: str, messages: Iterable[Mapping[str, Any]], steady: Steady) -> None:
