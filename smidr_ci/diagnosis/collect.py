@@ -1,0 +1,273 @@
+"""Reads one log and sorts what it finds into failures and warnings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Final
+
+from smidr_ci.diagnosis.evidence import Evidence, Failure
+from smidr_ci.diagnosis.frames import Head, TaskRef, head_of, is_frame_message, task_reference
+from smidr_ci.diagnosis.match import ECHO_RULE, FRAME_RULE, MESSAGE_RULE, Matched, best_match, plain
+from smidr_ci.diagnosis.model import ExcerptLine
+from smidr_ci.diagnosis.names import RecipeName, from_work_path
+from smidr_ci.diagnosis.reader import Hit, LogReader
+from smidr_ci.diagnosis.rules.base import Rule, Weight
+from smidr_ci.diagnosis.standalone import StandaloneFailures
+from smidr_ci.diagnosis.summary import SummaryReader
+
+__all__ = ["Collector"]
+
+_MAX_FAILURES: Final = 400
+_MAX_WARNINGS: Final = 200
+_MAX_PENDING: Final = 60
+_MAX_SEEN: Final = 60_000
+_PENDING_REACH: Final = 4000
+"""Lines: what stands further above a failed task's name has nothing to do with it."""
+
+
+class Collector:
+    """State of one pass; `failures`, `warnings` and `summary` are the result."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+        self.warnings: list[tuple[Evidence, Head]] = []
+        self.summary = SummaryReader()
+        self._alone = StandaloneFailures(self._new_failure)
+        self._current: Failure | None = None
+        self._pending: list[Evidence] = []
+        self._pending_name: RecipeName | None = None
+        self._pending_task: str | None = None
+        self._after_warning = False
+        self._seen: set[int] = set()
+        self._log = "console"
+
+    def read(self, reader: LogReader, log: str = "console") -> None:
+        """Go through a console log."""
+        self._log = log
+        for hit in reader:
+            key = hash((id(self._current), hit.raw))
+            if key in self._seen:
+                continue
+            if len(self._seen) > _MAX_SEEN:
+                self._seen.clear()
+            self._seen.add(key)
+            self._take(hit)
+        self.summary.lines += reader.lines
+        self.summary.bytes += reader.bytes
+
+    def read_task_log(self, reader: LogReader, log: str) -> None:
+        """Go through the log of one task: all of it belongs to that task's failure."""
+        self._log = log
+        self._flush_pending_alone()
+        reference = task_reference(f"Logfile of failure stored in: {log}")
+        owner = self._owner_of_log(log, reference)
+        self._current = owner
+        for hit in reader:
+            text = hit.text
+            found = best_match(hit, head_of(text.body), owner.task)
+            if found and found.rule.weight > Weight.FRAME and owner.wants(found.weight):
+                owner.add(self._evidence(hit, found, in_block=True))
+            elif name := from_work_path(text.body):
+                owner.learn(name, exact=False)
+        self._current = None
+
+    def finish(self) -> None:
+        """Settle what is still open, once all logs are read."""
+        self._flush_pending_alone()
+
+    # Lines
+
+    def _take(self, hit: Hit) -> None:
+        text = hit.text
+        if not text.in_block and self.summary.take(text.body, hit):
+            return
+        reference = (
+            task_reference(text.body) if hit.is_complete or text.body.endswith("'") else None
+        )
+        if reference and not reference.hint_only:
+            self._take_reference(reference, hit)
+            if reference.ends or "Logfile of failure" in text.body:
+                return
+        elif reference:
+            self._take_hint(reference)
+        head = head_of(text.body)
+        if (head and not text.in_block) or (head and head.task and head.level == "ERROR"):
+            self._take_message(head, hit)
+        else:
+            self._take_output(hit, head, in_block=text.in_block)
+
+    def _take_message(self, head: Head, hit: Hit) -> None:
+        if head.level in {"NOTE", "DEBUG"}:
+            self._after_warning = True
+            self._alone.note(head.message)
+            return
+        self._after_warning = head.level == "WARNING"
+        if head.level == "WARNING":
+            self._take_warning(head, hit)
+            return
+        self.summary.errors += 1
+        found = best_match(hit, head, head.task)
+        if head.task:
+            self._take_task_message(head, hit, found)
+        elif found and found.rule.stands_alone:
+            self._current = self._alone.add(self._evidence(hit, found), head)
+        else:
+            found = found or _fallback(head, hit)
+            if self._current is None or self._current.category is not None:
+                self._current = None
+                self._hold(self._evidence(hit, found))
+            else:
+                self._current.add(self._evidence(hit, found))
+
+    def _take_task_message(self, head: Head, hit: Hit, found: Matched | None) -> None:
+        failure = self._find(head.name, head.task, head.label)
+        if failure is None:
+            failure = self._new_failure()
+        failure.take_head(head)
+        found = found or _fallback(head, hit)
+        failure.add(self._evidence(hit, found))
+        self._current = failure
+
+    def _take_warning(self, head: Head, hit: Hit) -> None:
+        self.summary.warnings += 1
+        found = best_match(hit, head, head.task)
+        if found and found.rule.warning and len(self.warnings) < _MAX_WARNINGS:
+            self.warnings.append((self._evidence(hit, found), head))
+
+    def _take_output(self, hit: Hit, head: Head | None, *, in_block: bool) -> None:
+        current = self._current
+        text = hit.text
+        if not in_block and self._alone.continuation(text.body):
+            return
+        found = best_match(hit, head, current.task if current else self._pending_task)
+        name = from_work_path(text.body)
+        if name and current is None:
+            self._pending_name = self._pending_name or name
+        if not found:
+            return
+        item = self._evidence
+        belongs = current is not None and current.category is None and not current.ended
+        if found.rule.stands_alone and not in_block and not belongs:
+            self._current = self._alone.add(item(hit, found), None)
+        elif belongs and current is not None:
+            if (in_block or not self._after_warning) and current.wants(found.weight):
+                current.add(item(hit, found, in_block=in_block))
+        elif current is not None and current.category is not None and not in_block:
+            if not self._after_warning and current.wants(found.weight):
+                current.add(item(hit, found))
+        else:
+            self._hold(item(hit, found, in_block=in_block))
+
+    # Who failed
+
+    def _take_reference(self, reference: TaskRef, hit: Hit) -> None:
+        failure = self._find(reference.name, reference.task, None)
+        if failure is None:
+            failure = self._new_failure()
+            failure.task = reference.task
+        failure.learn(reference.name, exact=True)
+        failure.recipe_file = failure.recipe_file or reference.recipe_file
+        failure.task_log = failure.task_log or reference.task_log
+        for item in self._pending:
+            if hit.number - item.number < _PENDING_REACH:
+                failure.add(item)
+        self._clear_pending()
+        self._after_warning = False
+        failure.ended = reference.ends
+        self._current = None if reference.ends else failure
+
+    def _take_hint(self, reference: TaskRef) -> None:
+        if self._current is None:
+            self._pending_name = self._pending_name or reference.name
+            self._pending_task = self._pending_task or reference.task
+        elif self._current.category is None:
+            self._current.learn(reference.name, exact=False)
+
+    def _find(self, name: RecipeName | None, task: str | None, label: str | None) -> Failure | None:
+        for failure in reversed(self.failures):
+            if failure.is_task(name, task, label):
+                return failure
+        return None
+
+    def _owner_of_log(self, log: str, reference: TaskRef | None) -> Failure:
+        tasks = [failure for failure in self.failures if failure.category is None]
+        for failure in tasks:
+            if failure.task_log and log.endswith(failure.task_log.rsplit("/", 1)[-1]):
+                return failure
+        if reference and (found := self._find(reference.name, reference.task, None)):
+            return found
+        if len(self.failures) == 1 or (tasks and not reference):
+            return (tasks or self.failures)[0]
+        failure = self._new_failure()
+        if reference:
+            failure.task, failure.task_log = reference.task, log
+            failure.learn(reference.name, exact=True)
+        return failure
+
+    def _new_failure(self) -> Failure:
+        failure = Failure(order=len(self.failures))
+        if len(self.failures) < _MAX_FAILURES:
+            self.failures.append(failure)
+        return failure
+
+    # Evidence without an owner yet
+
+    def _hold(self, item: Evidence) -> None:
+        if len(self._pending) >= _MAX_PENDING:
+            weakest = min(self._pending, key=lambda known: (known.weight, known.number))
+            if weakest.weight > item.weight:
+                return
+            self._pending.remove(weakest)
+        self._pending.append(item)
+
+    def _clear_pending(self) -> None:
+        self._pending, self._pending_name, self._pending_task = [], None, None
+
+    def _flush_pending_alone(self) -> None:
+        pending = self._pending
+        known = [failure for failure in self.failures if failure.evidence or failure.task]
+        if known:
+            tasks = [failure for failure in known if failure.category is None]
+            pending = [item for item in pending if item.in_block or item.weight >= Weight.ROOT]
+            if len(tasks) == 1 and not any(e.weight > Weight.ECHO for e in tasks[0].evidence):
+                for item in pending:
+                    tasks[0].add(item)
+                pending = []
+            pending = [item for item in pending if item.weight >= Weight.CAUSE]
+        if pending or (self._pending_task and not known):
+            failure = self._new_failure()
+            failure.task = self._pending_task
+            failure.learn(self._pending_name, exact=False)
+            for item in pending:
+                failure.add(item)
+        self._clear_pending()
+
+    def _evidence(self, hit: Hit, found: Matched, *, in_block: bool = False) -> Evidence:
+        return Evidence(
+            rule=found.rule,
+            weight=found.weight,
+            message=found.message,
+            groups=found.groups,
+            number=found.number,
+            offset=found.offset,
+            log=self._log,
+            in_block=in_block,
+            excerpt=tuple(_excerpt(hit)),
+        )
+
+
+def _excerpt(hit: Hit) -> Iterator[ExcerptLine]:
+    for near in hit.before(3):
+        yield ExcerptLine(near.number, near.offset, near.text.shown[:500])
+    yield ExcerptLine(hit.number, hit.offset, hit.text.shown[:1000])
+    for near in hit.after(6):
+        yield ExcerptLine(near.number, near.offset, near.text.shown[:500])
+
+
+def _fallback(head: Head, hit: Hit) -> Matched:
+    rule: Rule = MESSAGE_RULE
+    if is_frame_message(head.message):
+        rule = FRAME_RULE
+    elif head.message.startswith(("oe_runmake failed", "meson failed")):
+        rule = ECHO_RULE
+    return plain(rule, hit)

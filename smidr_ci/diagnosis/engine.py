@@ -1,0 +1,61 @@
+"""`diagnose`: logs and events in, findings out. Never raises for what a log contains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import BinaryIO
+
+from smidr_ci.diagnosis.build import findings_of, warning_findings
+from smidr_ci.diagnosis.collect import Collector
+from smidr_ci.diagnosis.model import Category, Diagnosis, DiagnosisContext
+from smidr_ci.diagnosis.reader import LogReader
+from smidr_ci.files import open_untrusted
+
+__all__ = ["diagnose"]
+
+
+def diagnose(
+    console: BinaryIO | Path,
+    *,
+    events: Path | None = None,
+    task_logs: Sequence[Path] = (),
+    context: DiagnosisContext | None = None,
+) -> Diagnosis:
+    """Read the logs once each and say what failed and why.
+
+    Memory does not grow with the logs. Files are opened without following symlinks; one that
+    can't be read raises `OSError`.
+    """
+    context = context or DiagnosisContext()
+    collector = Collector()
+    with ExitStack() as stack:
+        source = (
+            stack.enter_context(open_untrusted(console)) if isinstance(console, Path) else console
+        )
+        collector.read(LogReader(source))
+    for path in task_logs:
+        with open_untrusted(path) as stream:
+            collector.read_task_log(LogReader(stream), str(path))
+    collector.finish()
+    del events
+    return _conclude(collector, context)
+
+
+def _conclude(collector: Collector, context: DiagnosisContext) -> Diagnosis:
+    summary = collector.summary.result()
+    failures = collector.failures
+    is_success = collector.summary.succeeded is True and not collector.summary.has_errors
+    if is_success and context.exit_code in {None, 0}:
+        failures = []
+    findings = findings_of(failures, context)
+    findings = [
+        finding
+        for finding in findings
+        if finding.category is not Category.CANCELLED or len(findings) == 1
+    ]
+    warnings = warning_findings(collector.warnings, context)
+    known = {(finding.recipe, finding.message) for finding in findings}
+    warnings = [item for item in warnings if (item.recipe, item.message) not in known]
+    return Diagnosis(tuple(findings) + tuple(warnings), summary)

@@ -1,0 +1,122 @@
+"""Tries a line against the rules and takes the message out of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from smidr_ci.diagnosis.frames import Head, head_of
+from smidr_ci.diagnosis.model import Category
+from smidr_ci.diagnosis.reader import Hit
+from smidr_ci.diagnosis.rules.base import Rule, Weight, Where
+from smidr_ci.diagnosis.rules.catalogue import candidates
+
+__all__ = ["ECHO_RULE", "FRAME_RULE", "MESSAGE_RULE", "Matched", "best_match", "plain"]
+
+MESSAGE_RULE: Final = Rule(
+    "bitbake-message",
+    Category.OTHER,
+    r"",
+    (),
+    Weight.LIKELY + 2,
+    hint="The recipe or class says why the task stops.",
+    by_task=True,
+)
+ECHO_RULE: Final = Rule(
+    "bitbake-echo",
+    Category.OTHER,
+    r"",
+    (),
+    Weight.ECHO,
+    hint="The first error is above this line, in the task's log.",
+    by_task=True,
+    cause_visible=False,
+)
+FRAME_RULE: Final = Rule(
+    "bitbake-frame",
+    Category.OTHER,
+    r"",
+    (),
+    Weight.FRAME,
+    hint="The text does not hold the cause.",
+    by_task=True,
+    cause_visible=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Matched:
+    """A rule that applies, and the line that it makes the message."""
+
+    rule: Rule
+    weight: int
+    message: str
+    groups: Mapping[str, str]
+    number: int
+    offset: int
+
+
+def plain(rule: Rule, hit: Hit) -> Matched:
+    """The line itself as message of a rule that needs no match."""
+    return Matched(rule, rule.weight, hit.text.shown, {}, hit.number, hit.offset)
+
+
+def best_match(hit: Hit, head: Head | None, task: str | None) -> Matched | None:
+    """The weightiest rule for the line; of equals the first in the catalogue."""
+    body = hit.text.body
+    best: Rule | None = None
+    groups: Mapping[str, str | None] = {}
+    is_labelled = head is not None and head.task is not None
+    for rule in candidates(body):
+        if best is not None and not _is_better(rule, best):
+            continue
+        if rule.tasks and not (task and _is_task(task, rule.tasks)):
+            continue
+        text = body
+        if head is not None and rule.where is not Where.OUTPUT:
+            text = head.message
+        elif (head is None and rule.where is Where.MESSAGE) or (
+            is_labelled and rule.where is Where.OUTPUT
+        ):
+            continue
+        if match := rule.regex.search(text):
+            best, groups = rule, match.groupdict()
+    if best is None:
+        return None
+    known = {name: value for name, value in groups.items() if value}
+    if best.beside is not None:
+        known |= _beside(best, hit)
+    return _with_next_line(best, hit, known)
+
+
+def _is_better(rule: Rule, best: Rule) -> bool:
+    if rule.is_generic != best.is_generic:
+        return best.is_generic
+    return rule.weight > best.weight
+
+
+def _beside(rule: Rule, hit: Hit) -> dict[str, str]:
+    for near in hit.after(rule.next_within):
+        if rule.beside and (match := rule.beside.search(near.text.body)):
+            return {name: value for name, value in match.groupdict().items() if value}
+    return {}
+
+
+def _is_task(task: str, prefixes: tuple[str, ...]) -> bool:
+    return task.startswith(prefixes) or ("setscene" in prefixes and task.endswith("_setscene"))
+
+
+def _with_next_line(rule: Rule, hit: Hit, groups: Mapping[str, str]) -> Matched:
+    shown = hit.text.shown
+    if rule.follow is not None:
+        for near in hit.after(rule.next_within):
+            if head_of(near.text.body) and not near.text.in_block:
+                break
+            if match := rule.follow.search(near.text.body):
+                found = {name: value for name, value in match.groupdict().items() if value}
+                message = near.text.shown
+                return Matched(
+                    rule, rule.weight, message, {**groups, **found}, near.number, near.offset
+                )
+    return Matched(rule, rule.weight, shown, groups, hit.number, hit.offset)

@@ -1,0 +1,1 @@
+"""Rules by family, as data. `catalogue.RULES` holds all of them."""
