@@ -21,6 +21,7 @@ from smidr_ci.layers.remote import Remote
 from smidr_ci.layers.resolve import Asked, Resolved, disk_or_other, problem_from
 from smidr_ci.layers.tree import StoredTree, TreeStore
 from smidr_ci.layers.urls import RepositoryUrl
+from smidr_ci.layers.verified import record_on_branch, was_on_branch
 from smidr_ci.layers.writing import TreeWriter
 
 __all__ = ["Bringer"]
@@ -38,21 +39,14 @@ class Bringer:
     attempts: int
     report: Callable[[str], None]
     cancel: CancelToken
+    apart: tuple[Path, ...] = ()
+    """Directories of smidr's own, never part of a layer."""
 
     def remote(self, asked: Asked) -> Remote:
         """The far end of an entry."""
         return Remote(
             asked.urls, self.git, self.credentials, self.clock, self.attempts, self.report
         )
-
-    def find(self, one: Resolved) -> StoredTree | None:
-        """The tree, when it is there and nothing is left to verify; files only, no process."""
-        asked = one.asked
-        if asked.must_be_on is not None:
-            mirror = self._mirror(asked.url)
-            if not mirror.was_on_branch(one.commit, asked.must_be_on, asked.urls):
-                return None
-        return self.trees.find(asked.url.directory_name, one.commit)
 
     def bring(self, one: Resolved) -> StoredTree:
         """The tree of a commit, fetched when it must be; raises `OneLayerError`."""
@@ -65,8 +59,9 @@ class Bringer:
         except OSError as error:
             raise disk_or_other(error, one.asked.name) from error
 
-    def copy(self, source: LocalSource) -> StoredTree:
+    def copy(self, name: str, root: Path) -> StoredTree:
         """The snapshot of a local directory; raises `OneLayerError`."""
+        source = LocalSource(name, root, self.apart)
         try:
             return snapshot(source, self.trees, self.git, _look_around, self.cancel)
         except LayerError as error:
@@ -75,9 +70,8 @@ class Bringer:
             raise disk_or_other(error, source.name) from error
 
     def _mirror(self, url: RepositoryUrl) -> Mirror:
-        name = url.directory_name
-        lock = self.trees.locks / f"mirror-{name}.lock"
-        return Mirror(self.mirrors / f"{name}.git", lock, self.git, self.report)
+        lock = self.trees.locks / f"mirror-{url.directory_name}.lock"
+        return Mirror(self.mirrors / url.mirror_name, lock, self.git, self.report)
 
     def _bring_or_remake(self, one: Resolved) -> StoredTree:
         mirror = self._mirror(one.asked.url)
@@ -112,12 +106,12 @@ class Bringer:
 
     def _verify_branch(self, one: Resolved, mirror: Mirror, remote: Remote) -> None:
         branch = one.asked.must_be_on
-        if branch is None or mirror.was_on_branch(one.commit, branch, one.asked.urls):
+        if branch is None or was_on_branch(mirror.path, one.commit, branch, one.asked.urls):
             return
         refs = remote.list_refs(self.cancel)
         if refs.branches.get(branch) == one.commit:
             mirror.ensure(one.commit, remote, self.cancel)
-            mirror.record_on_branch(one.commit, branch, refs.url)
+            record_on_branch(mirror.path, one.commit, branch, refs.url)
         elif branch not in refs.branches:
             raise LayerError(
                 f"branch {branch} does not exist in {refs.url.url}",

@@ -21,10 +21,10 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import HostError
 from smidr_ci.layers.credentials import ChildAccess
 from smidr_ci.layers.failures import GitError, GitFailure, classify
+from smidr_ci.layers.urls import SCHEMES
 
-__all__ = ["SCHEMES", "Git"]
+__all__ = ["Git", "end"]
 
-SCHEMES: Final = ("https", "http", "ssh", "git", "file")
 _INHERITED: Final = frozenset(
     {"PATH", "TMPDIR", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"}
     | {f"{kind}_{word}" for kind in ("http", "https", "all", "no") for word in ("proxy",)}

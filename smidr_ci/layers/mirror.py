@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -25,6 +25,7 @@ from smidr_ci.layers.gitcmd import Git
 from smidr_ci.layers.locks import hold
 from smidr_ci.layers.remote import Remote
 from smidr_ci.layers.urls import RepositoryUrl
+from smidr_ci.layers.verified import record_on_branch
 
 __all__ = ["Mirror"]
 
@@ -33,7 +34,6 @@ _EVERYTHING: Final = (
     "+refs/heads/*:refs/smidr/heads/*",
     "+refs/tags/*:refs/smidr/tags/*",
 )
-_VERIFIED: Final = "smidr-verified"
 _STALE: Final = ("*.lock", "objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/??/tmp_obj_*")
 _TMP_DIRS: Final = "objects/tmp_objdir-*"
 
@@ -90,22 +90,8 @@ class Mirror:
                     return False
                 raise
             self._keep(commit, f"{_KEPT}/{commit}", cancel)
-            self.record_on_branch(commit, branch, url)
+            record_on_branch(self.path, commit, branch, url)
         return True
-
-    def record_on_branch(self, commit: str, branch: str, url: RepositoryUrl) -> None:
-        """Remember that this URL has the commit on the branch."""
-        with suppress(FileNotFoundError), (self.path / _VERIFIED).open("a") as out:
-            out.write(f"{commit} {branch} {url.key}\n")
-
-    def was_on_branch(self, commit: str, branch: str, urls: tuple[RepositoryUrl, ...]) -> bool:
-        """Whether one of these URLs once had the commit on the branch."""
-        wanted = {f"{commit} {branch} {url.key}" for url in urls}
-        try:
-            with (self.path / _VERIFIED).open(encoding="utf-8") as lines:
-                return any(line.rstrip("\n") in wanted for line in lines)
-        except FileNotFoundError:
-            return False
 
     @contextmanager
     def _writing(self, cancel: CancelToken) -> Iterator[int]:

@@ -11,12 +11,12 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import LayerError
 from smidr_ci.layers.failures import GitError, GitFailure, OneLayerError, hint_for, raise_problems
 from smidr_ci.layers.lockfile import LockEntry, Lockfile
-from smidr_ci.layers.remote import Refs, Remote
 from smidr_ci.layers.urls import RepositoryUrl, parse_url
 
 if TYPE_CHECKING:
-    # Annotations only: the models cost more to import than a whole no-op sync.
+    # Annotations only: importing these costs more than a whole no-op sync.
     from smidr_ci.config.models import LayerEntry
+    from smidr_ci.layers.remote import Refs, Remote
 
 __all__ = ["Asked", "Resolved", "ask", "disk_or_other", "in_parallel", "pin", "problem_from"]
 

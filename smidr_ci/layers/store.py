@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -15,20 +14,20 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import LayerError
 from smidr_ci.files import make_private_dir
 from smidr_ci.layers.assemble import assemble
-from smidr_ci.layers.bring import Bringer
-from smidr_ci.layers.credentials import Credentials
 from smidr_ci.layers.discover import Discovery, select
 from smidr_ci.layers.failures import OneLayerError, raise_problems
-from smidr_ci.layers.gitcmd import SCHEMES, Git
-from smidr_ci.layers.local import LocalSource
 from smidr_ci.layers.lockfile import Lockfile
 from smidr_ci.layers.model import FoundLayer, LayerSet, LayerTree
 from smidr_ci.layers.resolve import Asked, Resolved, ask, in_parallel, pin
 from smidr_ci.layers.tree import StoredTree, TreeStore
+from smidr_ci.layers.urls import SCHEMES
+from smidr_ci.layers.verified import was_on_branch
 
 if TYPE_CHECKING:
-    # Annotations only: the models cost more to import than a whole no-op sync.
+    # A no-op sync needs none of these, and importing them costs more than all of it.
     from smidr_ci.config.models import LayerEntry
+    from smidr_ci.layers.bring import Bringer
+    from smidr_ci.layers.credentials import Credentials
 
 __all__ = ["LayerStore"]
 
@@ -71,8 +70,8 @@ class LayerStore:
 
         Raises `LayerError` that names all layers in trouble, and `CancelledError`.
         """
-        bringer = self._bringer(_one_at_a_time(report), cancel)
-        return self._resolve(entries, lock, bringer, locked=locked, series=series)
+        run = _Run(_one_at_a_time(report), cancel)
+        return self._resolve(entries, lock, run, locked=locked, series=series)
 
     def sync(  # noqa: PLR0913  keywords, each a fact that only the caller knows
         self,
@@ -93,23 +92,24 @@ class LayerStore:
         (an untrusted project). `provider` names the entry whose init script and BitBake win.
         Raises `LayerError` that names all layers in trouble, and `CancelledError`.
         """
-        report = _one_at_a_time(report)
-        bringer = self._bringer(report, cancel)
+        run = _Run(_one_at_a_time(report), cancel)
         _check_entries(entries)
         local = _collect(
-            lambda entry: self._local_source(entry, base_dir, confine_to),
+            lambda entry: _local_path(entry, base_dir, confine_to),
             [entry for entry in entries if entry.git is None],
         )
         resolved = {
             one.asked.name: one
-            for one in self._resolve(entries, lock, bringer, locked=locked, series=series)
+            for one in self._resolve(entries, lock, run, locked=locked, series=series)
         }
-        stored = _make_present(bringer, list(resolved.values()), local)
+        stored = self._make_present(list(resolved.values()), local, run)
         trees = _collect(
-            lambda entry: _describe(entry, resolved.get(entry.name), stored[entry.name], report),
+            lambda entry: _describe(
+                entry, resolved.get(entry.name), stored[entry.name], run.report
+            ),
             entries,
         )
-        return assemble(trees, series=series, provider=provider, report=report)
+        return assemble(trees, series=series, provider=provider, report=run.report)
 
     @contextmanager
     def lease(self, layers: LayerSet) -> Iterator[None]:
@@ -131,7 +131,11 @@ class LayerStore:
     def _tree_store(self) -> TreeStore:
         return TreeStore(self.trees, self.locks)
 
-    def _bringer(self, report: Report, cancel: CancelToken) -> Bringer:
+    def _bringer(self, run: _Run) -> Bringer:
+        from smidr_ci.layers.bring import Bringer  # noqa: PLC0415  a no-op sync does without
+        from smidr_ci.layers.credentials import Credentials  # noqa: PLC0415  as above
+        from smidr_ci.layers.gitcmd import Git  # noqa: PLC0415  as above
+
         for root in (self.mirrors, self.trees, self.locks):
             make_private_dir(root)
         return Bringer(
@@ -141,22 +145,25 @@ class LayerStore:
             credentials=self.credentials or Credentials(),
             clock=self.clock,
             attempts=self.attempts,
-            report=report,
-            cancel=cancel,
+            report=run.report,
+            cancel=run.cancel,
+            apart=tuple(root.resolve() for root in (self.mirrors, self.trees, self.locks)),
         )
 
     def _resolve(
         self,
         entries: Sequence[LayerEntry],
         lock: Lockfile | None,
-        bringer: Bringer,
+        run: _Run,
         *,
         locked: bool,
         series: str | None,
     ) -> tuple[Resolved, ...]:
         asked = _collect(lambda entry: ask(entry, series), [e for e in entries if e.git])
         self._check_schemes(asked)
-        return tuple(pin(asked, lock, bringer.remote, bringer.cancel, locked=locked))
+        return tuple(
+            pin(asked, lock, lambda one: self._bringer(run).remote(one), run.cancel, locked=locked)
+        )
 
     def _check_schemes(self, asked: Sequence[Asked]) -> None:
         raise_problems(
@@ -170,44 +177,57 @@ class LayerStore:
             if url.scheme not in self.schemes
         )
 
-    def _local_source(
-        self, entry: LayerEntry, base_dir: Path, confine_to: Path | None
-    ) -> LocalSource:
-        path = (base_dir / Path(entry.path or ".").expanduser()).resolve()
-        if confine_to is not None and not path.is_relative_to(confine_to.resolve()):
-            raise OneLayerError(
-                entry.name,
-                f"the path {entry.path} leads out of the project",
-                "An untrusted project may use directories of its own checkout only.",
-            )
-        if not path.is_dir():
-            what = "is not a directory" if path.exists() else "does not exist"
-            raise OneLayerError(entry.name, f"{path} {what}", f"Paths are relative to {base_dir}.")
-        without = tuple(root.resolve() for root in (self.mirrors, self.trees, self.locks))
-        return LocalSource(entry.name, path, without)
+    def _make_present(
+        self, resolved: Sequence[Resolved], local: Sequence[tuple[str, Path]], run: _Run
+    ) -> dict[str, StoredTree]:
+        stored: dict[str, StoredTree] = {}
+        missing: list[Resolved | tuple[str, Path]] = [*local]
+        for one in resolved:
+            tree = self._find(one)
+            if tree is None:
+                missing.append(one)
+            else:
+                stored[one.asked.name] = tree
+        if not missing:
+            return stored
+        bringer = self._bringer(run)
+
+        def make(item: Resolved | tuple[str, Path]) -> tuple[str, StoredTree]:
+            if isinstance(item, tuple):
+                return item[0], bringer.copy(*item)
+            return item.asked.name, bringer.bring(item)
+
+        return stored | dict(in_parallel(make, missing))
+
+    def _find(self, one: Resolved) -> StoredTree | None:
+        """The tree, when it is there and nothing is left to verify; files only, no process."""
+        url, branch = one.asked.url, one.asked.must_be_on
+        mirror = self.mirrors / url.mirror_name
+        if branch and not was_on_branch(mirror, one.commit, branch, one.asked.urls):
+            return None
+        return self._tree_store().find(url.directory_name, one.commit)
 
 
-def _make_present(
-    bringer: Bringer, resolved: Sequence[Resolved], local: Sequence[LocalSource]
-) -> dict[str, StoredTree]:
-    stored: dict[str, StoredTree] = {}
-    missing: list[Callable[[], tuple[str, StoredTree]]] = []
-    for one in resolved:
-        tree = bringer.find(one)
-        if tree is None:
-            missing.append(partial(_bring, bringer, one))
-        else:
-            stored[one.asked.name] = tree
-    missing += [partial(_copy, bringer, source) for source in local]
-    return stored | dict(in_parallel(lambda make: make(), missing))
+@dataclass(frozen=True)
+class _Run:
+    """Whom one call reports to, and who may cancel it."""
+
+    report: Report
+    cancel: CancelToken
 
 
-def _bring(bringer: Bringer, one: Resolved) -> tuple[str, StoredTree]:
-    return one.asked.name, bringer.bring(one)
-
-
-def _copy(bringer: Bringer, source: LocalSource) -> tuple[str, StoredTree]:
-    return source.name, bringer.copy(source)
+def _local_path(entry: LayerEntry, base_dir: Path, confine_to: Path | None) -> tuple[str, Path]:
+    path = (base_dir / Path(entry.path or ".").expanduser()).resolve()
+    if confine_to is not None and not path.is_relative_to(confine_to.resolve()):
+        raise OneLayerError(
+            entry.name,
+            f"the path {entry.path} leads out of the project",
+            "An untrusted project may use directories of its own checkout only.",
+        )
+    if not path.is_dir():
+        what = "is not a directory" if path.exists() else "does not exist"
+        raise OneLayerError(entry.name, f"{path} {what}", f"Paths are relative to {base_dir}.")
+    return entry.name, path
 
 
 def _describe(

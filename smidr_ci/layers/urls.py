@@ -14,7 +14,10 @@ from urllib.parse import unquote, urlsplit
 from smidr_ci.config.giturl import check_git_url
 from smidr_ci.errors import LayerError
 
-__all__ = ["RepositoryUrl", "parse_url"]
+__all__ = ["SCHEMES", "RepositoryUrl", "parse_url"]
+
+SCHEMES: Final = ("https", "http", "ssh", "git", "file")
+"""What git may be asked to use."""
 
 _SHORT: Final = re.compile(r"(?P<user>[^@/:]+)@(?P<host>\[[^]]+\]|[^:/]+):(?P<path>.+)")
 _DEFAULT_PORTS: Final = {"https": 443, "http": 80, "ssh": 22, "git": 9418}
@@ -49,6 +52,11 @@ class RepositoryUrl:
         last = self.key.rstrip("/").rpartition("/")[2]
         name = re.sub(r"[^A-Za-z0-9._+]+", "-", last).strip(".-")[:60] or "repository"
         return f"{name}-{hashlib.sha256(self.key.encode()).hexdigest()[:12]}"
+
+    @property
+    def mirror_name(self) -> str:
+        """Name of the bare mirror's directory."""
+        return f"{self.directory_name}.git"
 
     @property
     def local_path(self) -> Path | None:
