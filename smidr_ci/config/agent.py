@@ -52,12 +52,22 @@ Variable = Annotated[str, Matching("name", "[A-Za-z_][A-Za-z0-9_]{0,127}", "a va
 Host = Annotated[
     str, Matching("host", r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?", "a host")
 ]
-UserAndGroup = Annotated[
-    str, Matching("uid:gid", "[1-9][0-9]{0,9}:[0-9]{1,10}", "`uid:gid` in numbers, not root")
+BuilderUser = Annotated[
+    str,
+    Matching(
+        "uid:gid or user",
+        "[1-9][0-9]{0,9}(:[0-9]{1,10})?|[a-z_][a-z0-9_-]{0,31}",
+        "the name of a user or uid:gid in numbers, and not root",
+        refused="^root$",
+    ),
 ]
 Address = Annotated[
     str,
     Matching("URL", r"(https?|file|unix|tcp|ssh|npipe)://[^\s\x00-\x1f\x7f]{1,1024}", "a URL"),
+]
+MirrorUrl = Annotated[
+    str,
+    Matching("URL", r"(https?|file)://[^\s\x00-\x1f\x7f]{1,1024}", "the URL of a Debian mirror"),
 ]
 Seconds = Annotated[float, Field(gt=0, le=86_400), Strict(), Called("seconds")]
 
@@ -68,9 +78,9 @@ class Credential(Model):
     host: Host
     """The host, as it stands in the URLs: `git.example.com`, with `:port` where they have one."""
     username: Annotated[str, Matching("name", r"[^\s:@/\x00-\x1f\x7f]{1,128}", "a user name")] = (
-        "git"
+        "oauth2"
     )
-    """User name that goes with the token."""
+    """User name that goes with the token; most hosts take any."""
     token_file: HostFile | None = None
     """File with a token or password, for https."""
     netrc_file: HostFile | None = None
@@ -131,8 +141,9 @@ class Engine(Model):
     own socket."""
     network: Word | None = None
     """Network of build containers; the default is the engine's."""
-    builder_user: UserAndGroup | None = None
-    """`uid:gid` that builds run as; the default is the user who runs smidr, which can't be root."""
+    builder_user: BuilderUser | None = None
+    """User name or `uid:gid` that builds run as when root runs smidr; the default is the user
+    behind sudo, then the user `smidr`, then 1000:1000. Anybody else's builds run as themselves."""
     registry_auth_file: HostFile | None = None
     """Docker's `config.json` with logins for registries."""
 
@@ -141,10 +152,11 @@ class Images(Model):
     """Builder images."""
 
     default_base: ImageReference | None = None
-    """Base image for projects that name none; without it a Debian base is bootstrapped."""
+    """Base image for projects that name none; the default is Debian's slim image of
+    `bootstrap_suite`. When it can't be pulled, a Debian base is bootstrapped."""
     bootstrap_suite: Word = "bookworm"
     """Debian release to bootstrap."""
-    bootstrap_mirror: Address | None = None
+    bootstrap_mirror: MirrorUrl | None = None
     """Debian mirror to bootstrap from; the default is Debian's own."""
     extra_apt_sources: tuple[ConfValue, ...] = ()
     """More lines for the sources.list of bootstrapped bases."""

@@ -22,6 +22,8 @@ from smidr_ci.errors import ConfigError
 __all__ = ["Checked", "decode", "misfit_problems", "read_config_text", "read_model"]
 
 _Kind = TypeVar("_Kind", bound=Model)
+_Tree = Any
+"""Plain values of any depth."""
 _ROUNDS: Final = 4
 _NOT_YAML: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -130,7 +132,7 @@ def _validated(model: type[_Kind], values: Values, context: Mapping[str, Any] | 
     return model.model_validate(values.data, context=context)
 
 
-def _put(data: Any, path: KeyPath, text: str) -> None:  # noqa: ANN401 - a tree of plain values
+def _put(data: _Tree, path: KeyPath, text: str) -> None:
     for step in path[:-1]:
         data = data[step]
     data[path[-1]] = text
