@@ -38,7 +38,7 @@ class Found:
 def find(tree: DeployTree, glob: str) -> list[Found]:
     """What one glob chooses, in the order of the names; no directories but unreadable ones.
 
-    A link to a directory is followed where a part of the glob names it, never by `**`.
+    A link to a directory is followed where the glob gives its plain name, never by a wildcard.
     """
     found = {item.name: item for item in _Search(tree, glob).run()}
     return [found[name] for name in sorted(found)]
@@ -54,6 +54,7 @@ class _Search:
         while parts[-1:] == ["**"]:
             parts.pop()
         self._matchers = [None if part == "**" else _matcher(part) for part in parts]
+        self._is_plain = [not set("*?[") & set(part) for part in parts]
         self._tree = tree
         self._waiting = [("", 0)]
         self._seen = set[tuple[str, int]]()
@@ -95,7 +96,7 @@ class _Search:
         for item in self._entries(folder):
             if item.name == folder or not matcher(item.name.rpartition("/")[2]):
                 continue
-            target = _folder_of(self._tree, item)
+            target = _folder_of(self._tree, item, may_follow=self._is_plain[position])
             if target is not None:
                 self._waiting.append((target, position + 1))
             elif is_last and not self._wants_folder:
@@ -128,10 +129,10 @@ def _scan(tree: DeployTree, folder: str) -> Iterator[Found]:
             yield Found(name, entry.stat(follow_symlinks=False).st_mode)
 
 
-def _folder_of(tree: DeployTree, item: Found) -> str | None:
+def _folder_of(tree: DeployTree, item: Found, *, may_follow: bool) -> str | None:
     if stat.S_ISDIR(item.mode):
         return item.name
-    if not stat.S_ISLNK(item.mode):
+    if not stat.S_ISLNK(item.mode) or not may_follow:
         return None
     try:
         name, info = tree.resolve(item.name)

@@ -84,7 +84,9 @@ def _half_done(root: Path, customer: str | None, now: datetime) -> list[Removed]
     latest = (now - _ABANDONED_AFTER).timestamp()
     found = []
     for prefix in (COLLECTING_PREFIX, DELETING_PREFIX):
-        for path in sorted(root.glob(f"{customer or '*'}/{prefix}*")):
+        for path in sorted(root.glob(f"*/{prefix}*")):
+            if customer not in {None, path.parent.name}:
+                continue
             with contextlib.suppress(OSError):
                 if path.stat(follow_symlinks=False).st_mtime < latest:
                     found.append(Removed(path, "left half-done by a crash", 0))

@@ -37,7 +37,11 @@ class Database:
         self._file = _file_of(self._url)
         self._engine = self._connectable()
         self._writing = self._engine.execution_options(smidr_writes=True)
-        self._bring_up_to_date()
+        try:
+            self._bring_up_to_date()
+        except BaseException:
+            self.close()
+            raise
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

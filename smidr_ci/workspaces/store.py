@@ -234,6 +234,7 @@ class WorkspaceStore:
                     if path.name.startswith(DELETING_PREFIX):
                         self._delete(path)
                     elif path.name.startswith(_NEW_PREFIX) and not is_locked(path / _LOCK):
+                        make_marked_dir(path)  # the crash may have come before the marker
                         self._take_away(path)
 
 
