@@ -95,6 +95,7 @@ class Site:
                 ),
                 environment={
                     "LANG": "en_US.UTF-8",
+                    "PYTHONUNBUFFERED": "1",
                     "PATH": "/smidr/layers/bitbake/bin:/usr/bin:/bin",
                 },
             )

@@ -187,7 +187,7 @@ def test_failing_compiler_is_reported_with_recipe_task_and_log(
     hello_project.edit("meta-hello/recipes/hello/files/hello.c", "puts(line);", "puts(line)")
     done = warm_site.run(hello_project, wheel_bitbake, "broken")
     assert done.code == 1
-    assert "hello.c:15:15: error: expected ';'" in done.text
+    assert "hello.c:15:15: error: expected" in done.text
     assert "ERROR: hello-1.0-r0 do_compile: Execution of" in done.text
     assert "(/smidr/layers/meta-hello/recipes/hello/hello_1.0.bb:do_compile) failed" in done.text
     log = re.search(r"Logfile of failure stored in: /smidr/build/(\S+)", done.text)
@@ -210,7 +210,7 @@ def test_two_builds_at_once_share_downloads_and_sstate(
     assert all(name.endswith((".tgz", ".tgz.siginfo")) for name in objects)
 
 
-def test_damaged_object_is_built_anew(
+def test_damaged_object_is_set_aside_and_built_anew(
     warm_site: Site, hello_project: HelloProject, wheel_bitbake: Path
 ) -> None:
     (damaged,) = warm_site.folder("sstate").rglob("sstate:init:*_populate_sysroot.tgz")
@@ -218,7 +218,10 @@ def test_damaged_object_is_built_anew(
     done = warm_site.run(hello_project, wheel_bitbake, "damaged")
     assert done.code == 0, done.text
     assert "init:do_compile" in done.ran
-    assert "real task will be run instead" in done.text
+    assert "is damaged" in done.text
+    again = warm_site.run(hello_project, wheel_bitbake, "mended")
+    assert again.sstate.startswith("Wanted 5 Local 5 ")
+    assert "WARNING" not in again.text
 
 
 def test_objects_come_from_a_read_only_mirror(
@@ -268,7 +271,8 @@ def test_flood_of_events_arrives_whole_and_in_order(
 deltask compile
 python do_flood() {
     for number in range(3000):
-        bb.plain("flood ${PN} %d </event></exitcode>" % number + "x" * 300)
+        name = d.getVar("PN")
+        bb.plain("flood %s %d </event></exitcode>" % (name, number) + "x" * 300)
 }
 addtask flood
 """
@@ -287,10 +291,6 @@ addtask flood
 def test_read_only_sstate_directory_is_named(
     warm_site: Site, hello_project: HelloProject, wheel_bitbake: Path
 ) -> None:
-    if os.geteuid() != 0:
-        pytest.skip("only root can make a directory that its own builder may not write")
-    (warm_site.root / "readonly").mkdir(mode=0o755)
-    os.chown(warm_site.root / "readonly", 0, 0)
     conf = 'SSTATE_DIR = "/smidr/src"\n'
     done = warm_site.run(hello_project, wheel_bitbake, "readonly-ws", conf=conf)
     assert done.code == 1

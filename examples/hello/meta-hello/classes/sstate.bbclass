@@ -86,22 +86,33 @@ def sstate_write_archive(path, source, mtime):
 
 def sstate_restore(d, task):
     """Put the object of `task` where the task would have put its output."""
-    import shutil, tarfile
+    import shutil
     name = sstate_own_object(d, task)
     path = os.path.join(d.getVar("SSTATE_DIR"), name)
     if not os.path.exists(path):
         sstate_mirror_fetcher(d, name).download()
     unpacked = d.expand("${WORKDIR}/sstate-") + task
     shutil.rmtree(unpacked, ignore_errors=True)
-    try:
-        with tarfile.open(path) as archive:
-            safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
-            archive.extractall(unpacked, **safe)
-    except (OSError, EOFError, tarfile.TarError) as error:
-        bb.fatal("The shared state object %s is damaged: %s" % (path, error))
+    sstate_unpack(path, unpacked)
     sstate_publish(d, task, unpacked)
     shutil.rmtree(unpacked)
     sstate_touch(path)
+
+def sstate_unpack(path, target):
+    """Unpack an object. A damaged one is set aside, so that the next build does not find it."""
+    import gzip, tarfile, zlib
+    safe = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
+    try:
+        with tarfile.open(path) as archive:
+            archive.extractall(target, **safe)
+    except (EOFError, gzip.BadGzipFile, tarfile.TarError, zlib.error) as error:
+        bb.warn("The shared state object %s is damaged: %s" % (path, error))
+        try:
+            os.rename(path, path + ".damaged")
+        except OSError:
+            bb.debug(1, "It stays where it is: this build may not write there")
+        # BitBake then runs the task itself.
+        raise bb.BBHandledException()
 
 def sstate_manifest(d, task):
     return d.expand("${SSTATE_MANIFESTS}/${PACKAGE_ARCH}-${PN}.") + task[len("do_"):]

@@ -1,0 +1,42 @@
+# Each target sets up what it needs; see tools/prepare-host.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+PYTEST_ARGS ?=
+
+.PHONY: help prepare demo test lint docs bench clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    build the hello project with real BitBake and say where its image is"
+	@echo "make test    lint, type checks and all tests, with containers"
+	@echo "make lint    ruff and mypy"
+	@echo "make docs    write the generated parts of docs/ anew"
+	@echo "make bench   measure smidr against raw BitBake"
+	@echo "make clean   remove what these targets made"
+
+prepare:
+	@tools/prepare-host
+
+demo: prepare
+	@tools/demo
+
+lint: prepare
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/mypy
+
+test: lint
+	$(VENV)/bin/pytest $(PYTEST_ARGS)
+
+docs: prepare
+	$(PYTHON) tools/write-docs
+
+bench: prepare
+	$(PYTHON) benchmarks/overhead.py
+
+clean:
+	@# Layer trees are read-only, also for their owner.
+	if [ -d examples/hello/work ]; then chmod -R u+w examples/hello/work; fi
+	rm -rf examples/hello/work .smidr-test .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf $(VENV) dist
