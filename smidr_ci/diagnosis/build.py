@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Final
 
 from smidr_ci.diagnosis.evidence import Evidence, Failure
-from smidr_ci.diagnosis.frames import Head
 from smidr_ci.diagnosis.model import (
     Category,
     Consequence,
@@ -20,7 +19,7 @@ from smidr_ci.diagnosis.model import (
 )
 from smidr_ci.diagnosis.names import RecipeName, from_work_path
 from smidr_ci.diagnosis.ranking import best_evidence, category_of, order_of
-from smidr_ci.diagnosis.refine import refine
+from smidr_ci.diagnosis.refine import Warnings, refine
 from smidr_ci.diagnosis.rules.base import Weight
 from smidr_ci.diagnosis.where import place_of
 
@@ -34,21 +33,21 @@ _Owner = tuple[str | None, str | None, str | None]
 """Task, recipe file and log of what failed."""
 
 
-def findings_of(failures: Sequence[Failure], context: DiagnosisContext) -> list[Finding]:
+def findings_of(
+    failures: Sequence[Failure], warnings: Warnings, context: DiagnosisContext
+) -> list[Finding]:
     """One finding per failure, the primary cause first, its consequences under it."""
     ordered = sorted(failures, key=order_of)
-    found = (_finding(failure, context) for failure in ordered)
+    found = (_finding(failure, warnings, context) for failure in ordered)
     return _fold([finding for finding in found if finding])
 
 
-def warning_findings(
-    warnings: Sequence[tuple[Evidence, Head]], context: DiagnosisContext
-) -> list[Finding]:
+def warning_findings(warnings: Warnings, context: DiagnosisContext) -> list[Finding]:
     """Findings of lower severity; the same warning of the same recipe once."""
     severity = Severity.ERROR if context.warnings_as_errors else Severity.WARNING
     found: dict[str, Finding] = {}
     for item, head in warnings:
-        name = head.name
+        name = head.name or _name_from_packages([item])
         finding = _make(
             item, item.rule.category, severity, name, (head.task, head.recipe_file, None), context
         )
@@ -56,8 +55,8 @@ def warning_findings(
     return list(found.values())
 
 
-def _finding(failure: Failure, context: DiagnosisContext) -> Finding | None:
-    item = refine(failure, best_evidence(failure))
+def _finding(failure: Failure, warnings: Warnings, context: DiagnosisContext) -> Finding | None:
+    item = refine(failure, best_evidence(failure), warnings)
     if item is None and not failure.task:
         return None
     category = category_of(failure, item)
@@ -65,7 +64,7 @@ def _finding(failure: Failure, context: DiagnosisContext) -> Finding | None:
     if name is None and item is not None:
         name = _name_from_excerpt(item)
     if name is None and category is Category.PACKAGE_QA:
-        name = _name_from_packages(failure)
+        name = _name_from_packages(failure.evidence)
     if category is Category.MISSING_PROVIDER:
         name = _asker(failure, name)
     if item is None:
@@ -105,9 +104,9 @@ _PACKAGE_SUFFIX: Final = re.compile(
 )
 
 
-def _name_from_packages(failure: Failure) -> RecipeName | None:
+def _name_from_packages(evidence: Sequence[Evidence]) -> RecipeName | None:
     """Old releases name only the package: what all of them have in common is the recipe."""
-    packages = sorted({m[1] for e in failure.evidence if (m := _PACKAGE.search(e.message))})
+    packages = sorted({m[1] for e in evidence if (m := _PACKAGE.search(e.message))})
     if not packages:
         return None
     first, last = packages[0], packages[-1]

@@ -7,11 +7,19 @@ from typing import Final
 
 from smidr_ci.diagnosis.evidence import Evidence, Failure
 from smidr_ci.diagnosis.frames import Head, TaskRef, head_of, is_frame_message, task_reference
-from smidr_ci.diagnosis.match import ECHO_RULE, FRAME_RULE, MESSAGE_RULE, Matched, best_match, plain
+from smidr_ci.diagnosis.match import (
+    ECHO_RULE,
+    FRAME_RULE,
+    MESSAGE_RULE,
+    PARSE_RULE,
+    Matched,
+    best_match,
+    plain,
+)
 from smidr_ci.diagnosis.model import ExcerptLine
 from smidr_ci.diagnosis.names import RecipeName, from_work_path
 from smidr_ci.diagnosis.reader import Hit, LogReader
-from smidr_ci.diagnosis.rules.base import Rule, Weight
+from smidr_ci.diagnosis.rules.base import Weight
 from smidr_ci.diagnosis.standalone import StandaloneFailures
 from smidr_ci.diagnosis.summary import SummaryReader
 
@@ -21,6 +29,13 @@ _MAX_FAILURES: Final = 400
 _MAX_WARNINGS: Final = 200
 _MAX_PENDING: Final = 60
 _MAX_SEEN: Final = 60_000
+_ECHOES: Final = (
+    "oe_runmake failed",
+    "meson failed",
+    "configure failed",
+    "bb_fatal",
+    "Build failed",
+)
 _PENDING_REACH: Final = 4000
 """Lines: what stands further above a failed task's name has nothing to do with it."""
 
@@ -109,10 +124,13 @@ class Collector:
         found = best_match(hit, head, head.task)
         if head.task:
             self._take_task_message(head, hit, found)
+        elif head.recipe_file and (found is None or found.rule.is_generic):
+            self._current = self._alone.add(self._evidence(hit, plain(PARSE_RULE, hit)), head)
         elif found and found.rule.stands_alone:
             self._current = self._alone.add(self._evidence(hit, found), head)
         else:
             found = found or _fallback(head, hit)
+            self._pending_name = self._pending_name or head.name
             if self._current is None or self._current.category is not None:
                 self._current = None
                 self._hold(self._evidence(hit, found))
@@ -128,6 +146,17 @@ class Collector:
         failure.add(self._evidence(hit, found))
         self._current = failure
 
+    def _take_labelled_output(self, head: Head, hit: Hit) -> None:
+        found = best_match(hit, head, head.task)
+        if found is None:
+            return
+        failure = self._find(head.name, head.task, head.label)
+        if failure is None and found.rule.weight >= Weight.CAUSE:
+            failure = self._new_failure()
+            failure.take_head(head)
+        if failure is not None and failure.wants(found.weight):
+            failure.add(self._evidence(hit, found, in_block=True))
+
     def _take_warning(self, head: Head, hit: Hit) -> None:
         self.summary.warnings += 1
         found = best_match(hit, head, head.task)
@@ -140,6 +169,8 @@ class Collector:
         if not in_block and self._alone.continuation(text.body):
             return
         found = best_match(hit, head, current.task if current else self._pending_task)
+        if head and (found is None or found.rule.is_generic):
+            found = _echo_or_frame(head, hit) or found
         name = from_work_path(text.body)
         if name and current is None:
             self._pending_name = self._pending_name or name
@@ -234,6 +265,8 @@ class Collector:
                     tasks[0].add(item)
                 pending = []
             pending = [item for item in pending if item.weight >= Weight.CAUSE]
+        if not known and max((item.weight for item in pending), default=0) < Weight.LIKELY:
+            pending = [item for item in pending if item.in_block]
         if pending or (self._pending_task and not known):
             failure = self._new_failure()
             failure.task = self._pending_task
@@ -265,9 +298,11 @@ def _excerpt(hit: Hit) -> Iterator[ExcerptLine]:
 
 
 def _fallback(head: Head, hit: Hit) -> Matched:
-    rule: Rule = MESSAGE_RULE
+    known = _echo_or_frame(head, hit)
+    return known or plain(MESSAGE_RULE, hit, skip_head=not head.message.strip())
+
+
+def _echo_or_frame(head: Head, hit: Hit) -> Matched | None:
     if is_frame_message(head.message):
-        rule = FRAME_RULE
-    elif head.message.startswith(("oe_runmake failed", "meson failed")):
-        rule = ECHO_RULE
-    return plain(rule, hit)
+        return plain(FRAME_RULE, hit)
+    return plain(ECHO_RULE, hit) if head.message.startswith(_ECHOES) else None

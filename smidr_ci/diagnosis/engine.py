@@ -49,7 +49,7 @@ def _conclude(collector: Collector, context: DiagnosisContext) -> Diagnosis:
     is_success = collector.summary.succeeded is True and not collector.summary.has_errors
     if is_success and context.exit_code in {None, 0}:
         failures = []
-    findings = findings_of(failures, context)
+    findings = findings_of(failures, collector.warnings, context)
     findings = [
         finding
         for finding in findings

@@ -23,7 +23,16 @@ _HEAD: Final = re.compile(
     r"^(?P<level>ERROR|FATAL|WARNING|NOTE|DEBUG|CRITICAL)\s?:\s{1,2}(?P<rest>.*)$", re.DOTALL
 )
 _LABEL: Final = re.compile(
-    r"^(?P<label>[^\s'\"()\[\]]{1,300}) (?P<task>do_\w{1,60}): ?(?P<message>.*)$", re.DOTALL
+    r"^(?P<label>(?!(?:Task|task|Function|function|in|for) )[^\s'\"()\[\]]{1,300}) (?P<task>do_\w{1,60}): ?(?P<message>.*)$",
+    re.DOTALL,
+)
+_TASK_LABEL: Final = re.compile(r"^(?P<task>do_\w{1,60}): (?P<message>.*)$", re.DOTALL)
+_LABEL_ONLY: Final = re.compile(
+    r"^(?P<label>[\w.+~-]{1,200}-r\d[\w.]{0,12}): (?P<message>.*)$", re.DOTALL
+)
+_BARE_LABEL: Final = re.compile(
+    r"^(?P<label>[a-z][\w.+~-]{1,200}-r\d[\w.]{0,12}) (?P<task>do_\w{1,60}): (?P<message>.*)$",
+    re.DOTALL,
 )
 _PATH_LABEL: Final = re.compile(
     r"^(?P<path>(?:virtual:[\w:-]{1,60}:"
@@ -91,9 +100,16 @@ def head_of(text: str) -> Head | None:
     """The head of a message that starts on this line."""
     match = _HEAD.match(text)
     if not match:
-        return None
+        return _bare_head(text)
     level = "ERROR" if match["level"] in {"FATAL", "CRITICAL"} else match["level"]
-    rest = match["rest"]
+    return (
+        _labelled(level, match["rest"])
+        or _named(level, match["rest"])
+        or Head(level, match["rest"])
+    )
+
+
+def _labelled(level: str, rest: str) -> Head | None:
     if label := _LABEL.match(rest):
         name = label["label"]
         if "/" in name:
@@ -102,12 +118,29 @@ def head_of(text: str) -> Head | None:
         return Head(
             level, label["message"], name.rsplit(":", 1)[-1], label["task"], from_label(name)
         )
+    if task_label := _TASK_LABEL.match(rest):
+        return Head(level, task_label["message"], None, task_label["task"])
+    return None
+
+
+def _named(level: str, rest: str) -> Head | None:
+    if named := _LABEL_ONLY.match(rest):
+        return Head(level, named["message"], named["label"], None, from_label(named["label"]))
     if path_label := _PATH_LABEL.match(rest):
         path = strip_variants(path_label["path"])[2]
         return Head(
             level, path_label["message"], None, None, from_recipe_file(path_label["path"]), path
         )
-    return Head(level, rest)
+    return None
+
+
+def _bare_head(text: str) -> Head | None:
+    # bitbake -v puts the task before each line that it prints, without a level.
+    if "-r" not in text or not (match := _BARE_LABEL.match(text)):
+        return None
+    return Head(
+        "OUTPUT", match["message"], match["label"], match["task"], from_label(match["label"])
+    )
 
 
 def task_reference(text: str) -> TaskRef | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from smidr_ci.diagnosis.frames import Head, head_of
@@ -12,7 +12,15 @@ from smidr_ci.diagnosis.reader import Hit
 from smidr_ci.diagnosis.rules.base import Rule, Weight, Where
 from smidr_ci.diagnosis.rules.catalogue import candidates
 
-__all__ = ["ECHO_RULE", "FRAME_RULE", "MESSAGE_RULE", "Matched", "best_match", "plain"]
+__all__ = [
+    "ECHO_RULE",
+    "FRAME_RULE",
+    "MESSAGE_RULE",
+    "PARSE_RULE",
+    "Matched",
+    "best_match",
+    "plain",
+]
 
 MESSAGE_RULE: Final = Rule(
     "bitbake-message",
@@ -43,6 +51,15 @@ FRAME_RULE: Final = Rule(
     by_task=True,
     cause_visible=False,
 )
+PARSE_RULE: Final = Rule(
+    "parse-message",
+    Category.PARSE_ERROR,
+    r"",
+    (),
+    Weight.LIKELY + 2,
+    hint="Code of this recipe or of a class it inherits refuses to be parsed; the line says why.",
+    stands_alone=True,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,37 +74,69 @@ class Matched:
     offset: int
 
 
-def plain(rule: Rule, hit: Hit) -> Matched:
-    """The line itself as message of a rule that needs no match."""
+def plain(rule: Rule, hit: Hit, *, skip_head: bool = False) -> Matched:
+    """The line itself as message of a rule that needs no match; or the next, if it is empty."""
+    if skip_head:
+        for near in hit.after(2):
+            if near.text.body.strip() and not head_of(near.text.body):
+                return Matched(rule, rule.weight, near.text.shown, {}, near.number, near.offset)
     return Matched(rule, rule.weight, hit.text.shown, {}, hit.number, hit.offset)
 
 
 def best_match(hit: Hit, head: Head | None, task: str | None) -> Matched | None:
     """The weightiest rule for the line; of equals the first in the catalogue."""
     body = hit.text.body
-    best: Rule | None = None
-    groups: Mapping[str, str | None] = {}
-    is_labelled = head is not None and head.task is not None
-    for rule in candidates(body):
-        if best is not None and not _is_better(rule, best):
-            continue
-        if rule.tasks and not (task and _is_task(task, rule.tasks)):
-            continue
-        text = body
-        if head is not None and rule.where is not Where.OUTPUT:
-            text = head.message
-        elif (head is None and rule.where is Where.MESSAGE) or (
-            is_labelled and rule.where is Where.OUTPUT
-        ):
-            continue
-        if match := rule.regex.search(text):
-            best, groups = rule, match.groupdict()
+    best, groups = _best_rule(body, head, task)
+    if head is not None and head.level != "OUTPUT" and (best is None or best.is_generic):
+        best, groups = _best_unwrapped(hit, head, task) or (best, groups)
     if best is None:
         return None
     known = {name: value for name, value in groups.items() if value}
     if best.beside is not None:
         known |= _beside(best, hit)
     return _with_next_line(best, hit, known)
+
+
+_Groups = Mapping[str, str | None]
+
+
+def _best_rule(body: str, head: Head | None, task: str | None) -> tuple[Rule | None, _Groups]:
+    best: Rule | None = None
+    groups: _Groups = {}
+    for rule in candidates(body):
+        if best is not None and not _is_better(rule, best):
+            continue
+        if rule.tasks and not (task and _is_task(task, rule.tasks)):
+            continue
+        text = _text_for(rule, body, head)
+        if text is not None and (match := rule.regex.search(text)):
+            best, groups = rule, match.groupdict()
+    return best, groups
+
+
+def _text_for(rule: Rule, body: str, head: Head | None) -> str | None:
+    """What of the line the rule may look at: the message, all of it, or nothing."""
+    if head is None:
+        return None if rule.where is Where.MESSAGE else body
+    if head.level == "OUTPUT":
+        return head.message
+    if rule.where is Where.OUTPUT:
+        return None if head.task else body
+    return head.message
+
+
+def _best_unwrapped(hit: Hit, head: Head, task: str | None) -> tuple[Rule, _Groups] | None:
+    """Mails and terminals break long messages: try again with the next lines joined on."""
+    message = head.message
+    for near in hit.after(2):
+        if head_of(near.text.body) or not near.text.body:
+            return None
+        message = f"{message} {near.text.body.strip()}"
+        joined = replace(head, message=message)
+        rule, groups = _best_rule(message, joined, task)
+        if rule is not None and not rule.is_generic:
+            return rule, groups
+    return None
 
 
 def _is_better(rule: Rule, best: Rule) -> bool:

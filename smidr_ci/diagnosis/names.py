@@ -30,7 +30,7 @@ _WORK_OLD: Final = re.compile(r"/work/[\w.+-]{1,80}/(?P<label>[\w.+-]{1,200}-r\d
 # Meson and CMake build beside the source, whose folder is PN-PV when it comes from a tarball.
 _SOURCE_DIR: Final = re.compile(r"(?:^|\s)\.\./((?!\.)[\w.+-]{3,120}-\d[\w.+-]{0,40})/")
 _BUILD_TREE: Final = re.compile(
-    r"(?:^|[\s/'\"])(?P<pn>[a-zA-Z][\w.+-]{1,80})/(?P<pv>[\w.+~-]{1,100}-r\d{1,3})/(?=git/|build/"
+    r"(?:^|[\s/'\"])(?P<pn>(?!work-shared|work/|stamps/)[a-zA-Z][\w.+-]{1,80})/(?P<pv>[\w.+~-]{1,100}-r\d{1,3})/(?=git/|build/"
     r"|temp/|image/|package|recipe-sysroot|sysroot|[\w.+-]{1,80}/)"
 )
 

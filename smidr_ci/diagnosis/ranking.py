@@ -87,13 +87,24 @@ def category_of(failure: Failure, item: Evidence | None) -> Category:
     if failure.category is not None:
         weight = item.weight >= Weight.ROOT
         return item.rule.category if weight else failure.category
-    if item.rule.by_task and by_task:
-        return by_task
-    if item.rule.category in _TOOLCHAIN and by_task is Category.CONFIGURE:
-        return Category.CONFIGURE
-    if item.rule.category is Category.OTHER and by_task:
+    if by_task and _task_decides(failure, item, by_task):
         return by_task
     return item.rule.category
+
+
+def _task_decides(failure: Failure, item: Evidence, by_task: Category) -> bool:
+    category = item.rule.category
+    if item.rule.by_task or category is Category.OTHER:
+        return True
+    if category in _TOOLCHAIN:
+        return by_task is Category.CONFIGURE
+    return category is Category.PYTHON_EXCEPTION and _is_tool(failure, item)
+
+
+def _is_tool(failure: Failure, item: Evidence) -> bool:
+    # What runs in a shell task, or is printed in its log, is the package's code, not BitBake's.
+    shell = ("do_configure", "do_compile", "do_install")
+    return item.in_block or (failure.task or "").startswith(shell)
 
 
 _FIRST: Final = {

@@ -22,7 +22,8 @@ NEEDLES: Final[tuple[bytes, ...]] = (
     b"Log data follows", b"Summary: ", b"tate summary: ", b"BB_VERSION", b"othing provides",
     b"onflict", b"ismatch", b"xception: ", b"Interrupt", b"-applied", b"not exist",
     b"already exist", b"ot permitted", b"rejected", b"DEPENDS", b"dependency chain",
-    b"not supported", b"not a directory", b"nimplemented:", b"too long",
+    b"not supported", b"not a directory", b"nimplemented:", b"too long", b"QA Issue",
+    b"not recognized",
 )  # fmt: skip
 """A line without any of these is never looked at. Each costs 0.05 s per 100 MB, hits cost more."""
 

@@ -2,20 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from smidr_ci.diagnosis.evidence import Evidence, Failure
+from smidr_ci.diagnosis.frames import Head
 from smidr_ci.diagnosis.model import Category
 from smidr_ci.diagnosis.rules.base import Weight
 
-__all__ = ["refine"]
+__all__ = ["Warnings", "refine"]
 
 
-def refine(failure: Failure, item: Evidence | None) -> Evidence | None:
+Warnings = Sequence[tuple[Evidence, Head]]
+
+
+def refine(failure: Failure, item: Evidence | None, warnings: Warnings) -> Evidence | None:
     """A better line than the weightiest, where the kind of failure knows one."""
-    if item is None:
-        return None
-    if failure.category is Category.MISSING_PROVIDER:
+    if item is None or item.weight < Weight.CAUSE or item.rule.name == "patch-no-file":
+        item = _missing_source(failure, warnings) or item
+    if item is not None and failure.category is Category.MISSING_PROVIDER:
         return _preferred_skip(failure, item)
     return item
+
+
+def _missing_source(failure: Failure, warnings: Warnings) -> Evidence | None:
+    """The warning that S points nowhere explains why patches and configure find no files."""
+    if not failure.task or not failure.name or failure.task.startswith(("do_fetch", "do_unpack")):
+        return None
+    for known, head in warnings:
+        if (
+            known.rule.name == "patch-source-dir"
+            and head.name
+            and head.name.recipe == failure.name.recipe
+        ):
+            return known
+    return None
 
 
 def _preferred_skip(failure: Failure, item: Evidence) -> Evidence:

@@ -31,9 +31,10 @@ _PREFIX: Final = re.compile(
     r"|[A-Z][a-z]{2}\s[ \d]\d\s\d\d:\d\d:\d\d\s[\w.-]{1,64}\s[\w./-]{1,64}(?:\[\d{1,8}\])?:\s"
     r"|#\d{1,4}\s\d{1,6}\.\d{1,4}\s"
     r"|[\w.-]{1,60}\s{0,20}\|\s(?=" + _KEYWORD + r")"
-    r"|(?:>\s?){1,6}"
+    r"|(?:>\s?){1,6}|\s{0,4}[\u2502\u2503]\s?"
     r"|(?:#|//|--|\*)\s{1,4}(?=(?:ERROR|WARNING|NOTE|DEBUG): |\| )"
     r"|\s{1,12}(?=(?:ERROR|WARNING|FATAL): )"
+    r"|(?:[\"'`(*-]\s?|\*?\s?(?i:fixes|fix|error is|e\.g\.):?\s){1,2}(?=ERROR: )"
     r"|\s{0,8}\|\s{0,2}(?=\||ERROR: [\w.+-]+-r\d[\w.]* do_\w+: |ERROR: Task |ERROR: Logfile of "
     r"|WARNING: \S+-r\d\S* do_)"
     r"|\*\*\s(?=" + _KEYWORD + r"))"
@@ -71,7 +72,7 @@ def clean(raw: bytes) -> LogText:
         if not match or match.end() == 0:
             break
         text = text[match.end() :]
-    text = text.rstrip()
+    text = text.rstrip(" \t\n\u2502\u2503")
     if text.endswith((":", "-", "#", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")):
         text = _RESIDUE.sub("", text).rstrip()
     if "%" in text[:60] and (head := _PROGRESS_HEAD.match(text)):

@@ -13,11 +13,19 @@ RULES: Final = (
     Rule(
         "autoconf-error",
         Category.CONFIGURE,
-        r"configure(?:\.ac|\.in)?(?::\d{1,7})?: error: (?P<what>.{2,400})",
-        ("configure",),
+        r"(?:configure(?:\.ac|\.in)?(?::\d{1,7})?|config\.status): error: (?!\S{1,300}configure failed for |in [`'])(?P<what>.{2,400})",
+        ("configure", "config.status"),
         Weight.CAUSE + 5,
         hint="configure misses something: add the recipe that provides it to DEPENDS, or switch "
         "the option off in PACKAGECONFIG or EXTRA_OECONF. config.log has the failing test.",
+    ),
+    Rule(
+        "autoconf-nested",
+        Category.CONFIGURE,
+        r"configure: error: \S{1,300}configure failed for ",
+        ("failed for ",),
+        Weight.ECHO + 5,
+        hint="A configure script in a subdirectory failed; its own message is above.",
     ),
     Rule(
         "autotools-macro",
@@ -53,6 +61,7 @@ RULES: Final = (
         ("pkg-config search path", "No package '", "required by '"),
         Weight.CAUSE + 2,
         hint="pkg-config does not find {missing}{missing2}: add its recipe to DEPENDS.",
+        by_task=True,
     ),
     Rule(
         "configure-requirements",
@@ -79,7 +88,6 @@ RULES: Final = (
         Weight.CAUSE + 3,
         hint="Meson says what is missing: add it to DEPENDS or switch the option off.",
         where=Where.OUTPUT,
-        tasks=("do_configure",),
     ),
     Rule(
         "meson-failed",

@@ -26,7 +26,7 @@ RULES: Final = (
         r"file (?P<what2>/\S{1,400}) (?:conflicts between attempted installs|from install of)|"
         r"trying to overwrite '(?P<what3>[^']{1,300})', which is also in package|"
         r"package \S{1,200} conflicts with |\S{1,120} conflicts with \S{1,120} provided by)",
-        ("check_data_file_clashes", "onflicts", "trying to overwrite"),
+        ("check_data_file_clashes", "onflicts", "trying to overwrite", "from install of"),
         Weight.DETAIL - 1,
         hint="Two packages of the image own the same file or exclude each other: drop one, or use "
         "update-alternatives.",
@@ -80,7 +80,7 @@ RULES: Final = (
     Rule(
         "rootfs-postinst",
         Category.ROOTFS,
-        r"(?:Postinstall scriptlets of \[?(?P<what>[^\]]{1,400})\]? have failed|The postinstall intercept hook '(?P<hook>[^']{1,120})' failed|"
+        r"(?:Postinstall scriptlets of(?P<what>.{0,400})|The postinstall intercept hook '(?P<hook>[^']{1,120})' failed|"
         r"The following packages could not be configured offline and rootfs is read-only|"
         r"(?:pre|post)inst(?:all)? (?:script|intercept).{0,120}fail)",
         ("Postinstall scriptlets", "intercept hook", "configured offline", "inst"),
@@ -173,6 +173,14 @@ RULES: Final = (
         Weight.CAUSE + 5,
         hint="A module needs a symbol that the kernel doesn't export in this configuration: "
         "enable the option that brings it, or build against the right kernel.",
+    ),
+    Rule(
+        "kernel-feature",
+        Category.KERNEL,
+        r"Feature '(?P<missing>[^']{1,200})' not found, this will cause configuration failures",
+        ("configuration failures",),
+        Weight.CAUSE + 5,
+        hint="KERNEL_FEATURES names {missing}, which no kernel metadata of SRC_URI has.",
     ),
     Rule(
         "kernel-meta",

@@ -109,7 +109,7 @@ RULES: Final = (
     Rule(
         "python-exception-bitbake",
         Category.PYTHON_EXCEPTION,
-        r"^Exception: (?P<what>(?:[\w.]{1,80}(?:Error|Exception|Exit|Interrupt|Failed|Handled))\b.{0,600})",
+        r"^Exception: (?P<what>[\w.]{1,100}(?::|$|\().{0,600})",
         ("Exception: ",),
         Weight.CAUSE + 2,
         hint="A Python function of a class or recipe failed; the stack above names file and line.",

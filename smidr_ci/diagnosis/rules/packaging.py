@@ -11,10 +11,18 @@ __all__ = ["RULES"]
 
 RULES: Final = (
     Rule(
+        "license-error",
+        Category.LICENSE,
+        r"Licensing Error: ",
+        ("Licensing Error",),
+        Weight.ECHO,
+        hint="The line before says what is wrong with LIC_FILES_CHKSUM.",
+    ),
+    Rule(
         "license-checksum",
         Category.LICENSE,
-        r"(?:^(?:QA Issue: )?(?P<recipe>[\w.+-]{1,120}): (?:The )?)?(?:LIC_FILES_CHKSUM (?:does not match|points to an invalid file|contains an invalid URL)|"
-        r"md5 data is not matching)(?: for| )?:? ?(?:file://)?(?P<file>[^\s;]{0,400})",
+        r"(?:^(?:QA Issue: )?(?P<recipe>[\w.+-]{1,120}): (?:The )?)?(?<!Licensing Error: )(?:LIC_FILES_CHKSUM (?:does not match|points to an invalid file|contains an invalid URL)|"
+        r"md5 data is not matching)(?:(?: for)?:? ?(?:file://)?(?P<file>[\w./<$][^\s;]{0,400}))?",
         ("LIC_FILES_CHKSUM ", "md5 data is not matching"),
         Weight.DETAIL,
         hint="The licence text changed or moved: read what changed, then update LIC_FILES_CHKSUM "
@@ -23,7 +31,7 @@ RULES: Final = (
     Rule(
         "license-other",
         Category.LICENSE,
-        r"(?:LIC_FILES_CHKSUM|LICENSE .{0,100}(?:not set|invalid|unknown)|license-(?:checksum|exists|incompatible|format)|"
+        r"(?:^(?P<recipe>[\w.+-]{1,120}): )?.{0,120}?(?:LIC_FILES_CHKSUM|LICENSE .{0,100}(?:not set|invalid|unknown)|license-(?:checksum|exists|incompatible|format)|"
         r"incompatible[- ]licen[sc]e|incompatible with license|cannot be installed into the image because it has incompatible|"
         r"Recipe file fetches files .{0,100}licen|No generic license file exists|"
         r"License (?:file )?\S{1,200} (?:not found|does not exist)|Unknown license)",
@@ -100,6 +108,23 @@ RULES: Final = (
         hint="The package can't be made; the line says why.",
     ),
     Rule(
+        "package-pr-changed",
+        Category.PACKAGING,
+        r"Recipe (?P<recipe>\S{1,160}) is trying to change (?P<what>\S{1,40}) from",
+        ("is trying to change",),
+        Weight.CAUSE,
+        hint="{what} must not change after parsing: set it outside of functions.",
+    ),
+    Rule(
+        "package-split",
+        Category.PACKAGING,
+        r"(?:debugedit|objcopy|strip|dpkg-deb|rpmbuild|ipkg-build|opkg-build) (?:command )?.{0,80}failed",
+        ("failed",),
+        Weight.CAUSE,
+        where=Where.MESSAGE,
+        hint="A packaging tool fails; its own message follows.",
+    ),
+    Rule(
         "package-uid",
         Category.PACKAGING,
         r"(?:KeyError: 'getpwuid\(\): uid not found: (?P<uid>\d{1,9})'|getgrgid\(\): gid not found|host-user-contaminated)",
@@ -150,7 +175,7 @@ RULES: Final = (
     Rule(
         "taskhash-mismatch",
         Category.TASKHASH,
-        r"(?:Taskhash mismatch \S{8,64} vers(?:us|es) \S{8,64} for (?P<task_id>\S{1,500})|"
+        r"(?:Taskhash mismatch \S{8,64} vers(?:us|es) \S{8,64}(?: for (?P<task_id>\S{1,500}))?|"
         r"When reparsing (?P<task_id2>\S{1,500}), the basehash value changed from|"
         r"The mismatched hashes were|The metadata is not deterministic)",
         ("Taskhash mismatch", "When reparsing", "mismatched hashes", "not deterministic"),

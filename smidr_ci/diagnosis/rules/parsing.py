@@ -205,6 +205,16 @@ RULES: Final = (
         stands_alone=True,
     ),
     Rule(
+        "parse-failed-recipe",
+        Category.PARSE_ERROR,
+        r"Failed to parse recipe: (?P<file>\S{1,500})",
+        ("Failed to parse recipe",),
+        Weight.ECHO,
+        hint="The reason is in the lines above.",
+        stands_alone=True,
+        cause_visible=False,
+    ),
+    Rule(
         "parse-halted",
         Category.PARSE_ERROR,
         r"(?:Parsing halted due to errors|Parse failure with the specified layer added|"

@@ -12,7 +12,7 @@ __all__ = ["RULES"]
 RULES: Final = (
     Rule(
         "patch-source-dir",
-        Category.PATCH,
+        Category.OTHER,
         r"the directory .{1,600}pointed to by the S variable doesn't exist",
         ("by the S variable",),
         Weight.SIGN,

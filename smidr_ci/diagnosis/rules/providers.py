@@ -32,7 +32,7 @@ RULES: Final = (
         "preference",
         r"PREFERRED_PROVIDER_\S{1,120} set to (?P<preferred>[^,\s]{1,120}).{0,200}",
         "PREFERRED_PROVIDER chooses {preferred}; choose one that can be built for this machine.",
-        Weight.LIKELY,
+        Weight.CAUSE + 1,
     ),
     _skipped(
         "distro-feature",

@@ -61,10 +61,18 @@ RULES: Final = (
         "after a killed compiler these messages mean nothing.",
     ),
     Rule(
+        "linker-undefined-at",
+        Category.LINK,
+        rf"^\s{{0,4}}{_SOURCE}:(?: error:)? undefined (?:reference|symbol)s? ?(?:to|:)? ?(?P<symbol>.{{0,300}})",
+        ("undefined reference", "undefined symbol"),
+        Weight.CAUSE + 7,
+        hint="{symbol} is in none of the linked libraries: a library is missing from DEPENDS or "
+        "from the link line, or was built without that function.",
+    ),
+    Rule(
         "linker-undefined",
         Category.LINK,
-        r"(?:^|[\s:`])(?:(?P<file>[^\s:()]{1,400}\.(?:c|cc|cpp|cxx|C|s|S|f90|go|rs|h|hpp)):(?P<line>\d{1,7}):? ?.{0,20})?"
-        r".{0,600}?undefined (?:reference|symbol)s? ?(?:to|:)? ?[`'\"]?(?P<symbol>[^'`\"\n]{0,300})",
+        r"undefined (?:reference|symbol)s? ?(?:to|:)? ?[`'\"]?(?P<symbol>[^'`\"\n]{0,300})",
         ("undefined reference", "undefined symbol", "ndefined symbols"),
         Weight.CAUSE + 4,
         hint="{symbol} is in none of the linked libraries: a library is missing from DEPENDS or "
@@ -205,7 +213,7 @@ RULES: Final = (
     Rule(
         "file-command-failed",
         Category.INSTALL,
-        r"^(?:.{0,200}/)?(?P<tool>cp|mv|install|rm|ln|mkdir|chmod|chown|cat|touch|tar|sed|find|cd|rsync|rmdir|grep|strip|cpio|chrpath|unzip|ls|head|dd|gzip|objcopy|readelf)(?::| \() ?"
+        r"^\s{0,4}(?:output: |stderr: |[^\s:]{0,200}/)?(?P<tool>cp|mv|install|rm|ln|mkdir|chmod|chown|cat|touch|tar|sed|find|cd|rsync|rmdir|grep|strip|cpio|chrpath|unzip|ls|head|dd|gzip|objcopy|readelf)(?::| \() ?"
         r"(?P<what>.{0,40}(?:cannot|can't|failed|No such file|not a directory|missing|error|invalid|omitting|Permission|is not|File exists|unrecognized|same file|Operation not).{0,400})",
         (
             "cannot",
@@ -232,7 +240,7 @@ RULES: Final = (
     Rule(
         "shell-error",
         Category.COMPILE,
-        r"^(?P<file>/[^\s:]{1,400}): (?:line )?(?P<line>\d{1,6}): (?P<what>.{3,300})",
+        r"^(?P<file>/[^\s:]{1,400}|[^\s:]{1,400}(?=: line )): (?:line )?(?P<line>\d{1,6}): (?P<what>.{3,300})",
         (": line ", "not found", "No such", "rror", "ermission", "denied", "cannot", "can't"),
         Weight.LIKELY + 3,
         hint="A shell script stops here.",
@@ -252,7 +260,7 @@ RULES: Final = (
     Rule(
         "tool-error",
         Category.COMPILE,
-        r"^(?:[\w./+\[\]-]{1,120}: )?(?:\*\*\* )?(?:ERROR|Error|error)(?: ?\(\d{1,5}\))?: (?P<what>.{3,400})",
+        r"^\s{0,8}(?:[\w./+\[\]-]{1,120}: )?(?:\*\*\* )?(?:ERROR|Error|error)(?: ?\(\d{1,5}\))?: (?P<what>.{3,400})",
         ("rror: ", "ERROR: ", "rror ("),
         Weight.LIKELY,
         hint="The tool says why it stops.",
