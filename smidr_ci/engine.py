@@ -145,6 +145,13 @@ class Engine:
                 self._facts = EngineFacts.from_answers(self.api.version(), self.api.info())
         return self._facts
 
+    def close(self) -> None:
+        """Close the connections; a later use connects again."""
+        with self._lock:
+            if self._api is not None:
+                self._api.close()
+                self._api = None
+
     @contextlib.contextmanager
     def calling(self, action: str) -> Iterator[None]:
         """Turn the SDK's exceptions into ours; `action` completes "can't ..."."""
