@@ -44,6 +44,8 @@ class HostCredentials:
     """The forges take any name with a token; GitLab's job token wants `gitlab-ci-token`."""
     token: str = field(default="", repr=False)
     token_file: Path | None = None
+    netrc: Path | None = None
+    """Instead of a token: a file in netrc format."""
     ssh_key: Path | None = None
     known_hosts: Path | None = None
 
@@ -104,10 +106,11 @@ class Credentials:
             return entry.username, _one_line(entry.token, entry.host)
         if entry is not None and entry.token_file is not None:
             return entry.username, _one_line(_read(entry.token_file), str(entry.token_file))
-        if self.netrc is None:
+        netrc = (entry.netrc if entry is not None else None) or self.netrc
+        if netrc is None:
             return "", ""
-        found = _read_netrc(self.netrc, url.host)
-        return (found[0], _one_line(found[1], str(self.netrc))) if found else ("", "")
+        found = _read_netrc(netrc, url.host)
+        return (found[0], _one_line(found[1], str(netrc))) if found else ("", "")
 
     def _ssh_access(self, url: RepositoryUrl) -> ChildAccess:
         entry = self._entry(url)

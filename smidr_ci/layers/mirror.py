@@ -34,6 +34,7 @@ _EVERYTHING: Final = (
     "+refs/heads/*:refs/smidr/heads/*",
     "+refs/tags/*:refs/smidr/tags/*",
 )
+_FORMAT: Final = "smidr-format"
 _STALE: Final = ("*.lock", "objects/pack/tmp_*", "objects/pack/.tmp-*", "objects/??/tmp_obj_*")
 _TMP_DIRS: Final = "objects/tmp_objdir-*"
 
@@ -112,9 +113,12 @@ class Mirror:
             self._remove()
         if self.path.exists():
             self._sweep()
-            return
+        else:
+            self._create(algorithm, cancel)
+
+    def _create(self, algorithm: str, cancel: CancelToken) -> None:
         for left in self.path.parent.glob(f".new-{self.path.name}-*"):
-            remove_marked_tree(left, self.path.parent)
+            shutil.rmtree(left)
         fresh = Path(tempfile.mkdtemp(prefix=f".new-{self.path.name}-", dir=self.path.parent))
         make_marked_dir(fresh)
         self.git.run(
@@ -122,12 +126,15 @@ class Mirror:
              str(fresh)],
             cancel=cancel,
         )  # fmt: skip
-        (fresh / "smidr-format").write_text(f"1 {algorithm}\n", encoding="utf-8")
+        (fresh / _FORMAT).write_text(f"1 {algorithm}\n", encoding="utf-8")
         fresh.rename(self.path)
+
+    def _algorithm(self) -> str:
+        return (self.path / _FORMAT).read_text(encoding="utf-8").split()[1]
 
     def _is_sound(self, algorithm: str) -> bool:
         try:
-            said = (self.path / "smidr-format").read_text(encoding="utf-8")
+            said = (self.path / _FORMAT).read_text(encoding="utf-8")
         except (OSError, ValueError):
             return False
         parts = (self.path / "HEAD").is_file() and (self.path / "objects").is_dir()
@@ -183,8 +190,21 @@ class Mirror:
     def _fetch_history(
         self, url: RepositoryUrl, access: ChildAccess, cancel: CancelToken, lock: int
     ) -> None:
-        depth = ["--unshallow"] if (self.path / "shallow").is_file() else []
-        self._fetch_from(url, access, [*_EVERYTHING], ["--prune", *depth], cancel, lock)
+        everything = [*_EVERYTHING]
+        if (self.path / "shallow").is_file():
+            options = ["--prune", "--unshallow"]
+            try:
+                self._fetch_from(url, access, everything, options, cancel, lock)
+            except GitError as error:
+                if error.failure is not GitFailure.UNSERVED:
+                    raise
+            else:
+                return
+            # A dumb server can't deepen what another one cut; our trees don't need the old objects.
+            algorithm = self._algorithm()
+            self._remove()
+            self._create(algorithm, cancel)
+        self._fetch_from(url, access, everything, ["--prune"], cancel, lock)
 
     def _fetch_from(
         self,

@@ -26,6 +26,7 @@ T = TypeVar("T")
 _REF_LINE: Final = re.compile(r"([0-9a-f]{40}|[0-9a-f]{64})\t(HEAD|refs/\S+)")
 _FIRST_WAIT_S: Final = 1.0
 _LONGEST_WAIT_S: Final = 30.0
+_SLICE_S: Final = 0.5
 # Trying elsewhere can't help: the fault is on this machine or in what was asked for.
 _FINAL: Final = frozenset({GitFailure.DISK, GitFailure.CORRUPT, GitFailure.UNSERVED})
 
@@ -103,9 +104,11 @@ class Remote:
         )
 
         def wait(seconds: float) -> None:
-            cancel.raise_if_cancelled()
-            self.clock.sleep(seconds)
-            cancel.raise_if_cancelled()
+            # In slices, so that a cancel needs no half minute.
+            while seconds > 0:
+                cancel.raise_if_cancelled()
+                self.clock.sleep(min(seconds, _SLICE_S))
+                seconds -= _SLICE_S
 
         def tell(state: RetryCallState) -> None:
             error = state.outcome.exception() if state.outcome else None

@@ -110,6 +110,8 @@ def pin(
         except GitError as error:
             names = ", ".join(one.name for one in group)
             raise problem_from(error, names) from error
+        except OSError as error:
+            raise disk_or_other(error, group[0].name) from error
         problems: list[OneLayerError] = []
         commits = {}
         for one in group:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +13,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from smidr_ci.cancel import CancelToken
 from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.errors import LayerError
+from smidr_ci.errors import HostError, LayerError
 from smidr_ci.files import make_private_dir
 from smidr_ci.layers.assemble import assemble
 from smidr_ci.layers.discover import Discovery, select
@@ -136,8 +138,8 @@ class LayerStore:
         from smidr_ci.layers.credentials import Credentials  # noqa: PLC0415  as above
         from smidr_ci.layers.gitcmd import Git  # noqa: PLC0415  as above
 
-        for root in (self.mirrors, self.trees, self.locks):
-            make_private_dir(root)
+        roots = (self.mirrors, self.trees, self.locks)
+        _make_roots(roots)
         return Bringer(
             mirrors=self.mirrors,
             trees=self._tree_store(),
@@ -147,7 +149,7 @@ class LayerStore:
             attempts=self.attempts,
             report=run.report,
             cancel=run.cancel,
-            apart=tuple(root.resolve() for root in (self.mirrors, self.trees, self.locks)),
+            apart=tuple(root.resolve() for root in roots),
         )
 
     def _resolve(
@@ -214,6 +216,25 @@ class _Run:
 
     report: Report
     cancel: CancelToken
+
+
+def _make_roots(roots: Sequence[Path]) -> None:
+    for root in roots:
+        try:
+            make_private_dir(root)
+            writable = os.access(root, os.W_OK)
+        except OSError as error:
+            raise _unusable(root, error.strerror or str(error)) from error
+        if not writable:
+            raise _unusable(root, os.strerror(errno.EACCES))
+
+
+def _unusable(root: Path, why: str) -> HostError:
+    return HostError(
+        f"can't write to the layer store: {why}",
+        where=str(root),
+        hint="Mend its owner and permissions, or name another place as `directories.layers`.",
+    )
 
 
 def _local_path(entry: LayerEntry, base_dir: Path, confine_to: Path | None) -> tuple[str, Path]:

@@ -13,12 +13,13 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import LayerError
-from smidr_ci.files import make_marked_dir, remove_marked_tree
+from smidr_ci.files import make_marked_dir, remove_marked_tree, write_atomic
 from smidr_ci.layers.locks import hold, hold_now
 
 __all__ = ["StoredTree", "TreeStore"]
@@ -59,13 +60,22 @@ class TreeStore:
     locks: Path
 
     def find(self, repository: str, commit: str) -> StoredTree | None:
-        """The tree, if it is complete; reads one small file."""
+        """The tree, if it is complete; reads one small file.
+
+        The first time after a reboot its files are counted and measured: a power cut may have
+        taken what was written last, which no rename can prevent.
+        """
         home = self.root / repository / commit
         try:
             notes = json.loads((home / _NOTES).read_bytes())
-        except (OSError, ValueError):
-            return None
-        if not isinstance(notes, dict) or notes.get("format") != _FORMAT:
+            if not isinstance(notes, dict) or notes.get("format") != _FORMAT:
+                return None
+            if notes["boot"] != _boot_id():
+                if notes["size"] != _measure(home / _TREE):
+                    return None
+                notes["boot"] = _boot_id()
+                write_atomic(home / _NOTES, json.dumps(notes, indent=1))
+        except (OSError, ValueError, KeyError):
             return None
         return StoredTree(repository, commit, home, notes)
 
@@ -98,7 +108,8 @@ class TreeStore:
             make_marked_dir(fresh)
             fresh.chmod(0o755)
             (fresh / _TREE).mkdir()
-            notes = {**fill(fresh / _TREE), "format": _FORMAT}
+            notes = {**fill(fresh / _TREE), "format": _FORMAT, "boot": _boot_id()}
+            notes["size"] = _measure(fresh / _TREE)
             (fresh / _LEASE).touch(mode=0o600)
             (fresh / _NOTES).write_text(json.dumps(notes, indent=1), encoding="utf-8")
             fresh.rename(folder / commit)
@@ -186,6 +197,20 @@ class TreeStore:
                     return False
                 remove_marked_tree(tree.home, self.root)
         return True
+
+
+@cache
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _measure(tree: Path) -> list[int]:
+    """How many files, and how many bytes they have."""
+    count = size = 0
+    for folder, _, names in os.walk(tree):
+        count += len(names)
+        size += sum(os.lstat(f"{folder}/{name}").st_size for name in names)
+    return [count, size]
 
 
 def _remove_leftover(path: Path, root: Path) -> None:
