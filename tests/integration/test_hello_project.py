@@ -73,6 +73,14 @@ def warm_caches(
     return root
 
 
+def test_wheel_repository_holds_bitbake_and_our_launchers(wheel_bitbake: Path) -> None:
+    for name in ("bin/bitbake", "bin/bitbake-server", "bin/bitbake-worker"):
+        assert os.access(wheel_bitbake / name, os.X_OK)
+    assert not (wheel_bitbake / "lib" / "bitbake_setup").exists()
+    version = (wheel_bitbake / "lib" / "bb" / "__init__.py").read_text()
+    assert re.search(r'^__version__ = "2\.19\.0"', version, re.MULTILINE)
+
+
 def test_image_is_an_archive_that_linux_can_boot(warm_caches: Path) -> None:
     files = read_cpio(warm_caches / "first" / IMAGE)
     for program in ("init", "usr/bin/hello"):

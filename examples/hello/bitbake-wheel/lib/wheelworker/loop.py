@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import pickle
 import selectors
 import signal
 import socket
@@ -26,21 +25,20 @@ from wheelworker.protocol import (
     CommandBuffer,
     FrameBuffer,
     ProtocolError,
-    event_frame,
     exit_frame,
 )
 from wheelworker.task import Setup, run_task
 
-__all__ = ["Worker", "main"]
+__all__ = ["Worker"]
 
 LOGGER = logging.getLogger("BitBake")
-MAGIC = "decafbad"
-FAKEROOT_MAGIC = "beef"
 CHUNK_BYTES = 1 << 18
 BACKLOG_BYTES = 1 << 20
 """More than this unread by the run queue, and tasks wait with their events."""
-GRACE_S = 10.0
+GRACE_S = 5.0
 """Time between SIGTERM and SIGKILL for tasks that must end."""
+GROUP_POLL_S = 0.1
+"""How often to look whether processes that a task left behind are gone; nothing tells of them."""
 
 
 @dataclass
@@ -65,6 +63,7 @@ class Worker:
         self._received = CommandBuffer()
         self._backlog = bytearray()
         self._jobs: dict[int, Job] = {}
+        self._left_behind: set[int] = set()
         self._setup = Setup(configuration=None, builder=None)
         self._selector = selectors.DefaultSelector()
         self._wake_in, self._wake_out = socket.socketpair()
@@ -76,7 +75,7 @@ class Worker:
     def serve(self) -> int:
         """Work until all is done; returns the exit code."""
         self._listen()
-        while self._jobs or self._backlog or not self._is_closing:
+        while self._jobs or self._left_behind or self._backlog or not self._is_closing:
             for key, _ in self._selector.select(self._patience()):
                 key.data()
             self._heed_signals()
@@ -117,7 +116,10 @@ class Worker:
             self._close(exit_code=1)
 
     def _patience(self) -> float | None:
-        return None if self._kill_at is None else max(0.0, self._kill_at - time.monotonic())
+        if self._kill_at is None:
+            return None
+        left = max(0.0, self._kill_at - time.monotonic())
+        return min(left, GROUP_POLL_S) if self._left_behind else left
 
     # Commands
 
@@ -224,6 +226,8 @@ class Worker:
             self._unwatch(job)
             os.close(job.pipe)
             del self._jobs[pid]
+            if self._kill_at is not None:
+                self._left_behind.add(pid)
             code = os.waitstatus_to_exitcode(status)
             self.send(exit_frame(job.task_id, code if code >= 0 else 128 - code))
 
@@ -236,17 +240,19 @@ class Worker:
             self._kill_at = time.monotonic() + GRACE_S
 
     def _escalate(self) -> None:
-        if not self._jobs:
+        """Kill what is left when the grace is over: tasks, and processes whose task has gone."""
+        self._left_behind = {group for group in self._left_behind if _send(group, 0)}
+        if not self._jobs and not self._left_behind:
             self._kill_at = None
         elif self._kill_at is not None and time.monotonic() >= self._kill_at:
             self._signal_tasks(signal.SIGKILL)
             self._kill_at = time.monotonic() + GRACE_S
 
-    def _signal_tasks(self, number: signal.Signals) -> None:
+    def _signal_tasks(self, number: int) -> None:
+        for group in self._left_behind:
+            _send(group, number)
         for job in self._jobs.values():
-            try:
-                os.killpg(job.pid, number)
-            except ProcessLookupError:
+            if not _send(job.pid, number):
                 # Just forked: it has no group yet. A process that has ended stays until reaped.
                 os.kill(job.pid, number)
 
@@ -295,24 +301,10 @@ class Worker:
         self._stop_tasks()
 
 
-def main(arguments: list[str]) -> int:
-    """Serve on stdin and stdout; `arguments` is what `bb.runqueue` passes: one magic word."""
-    if len(arguments) != 1 or not arguments[0].startswith(MAGIC):
-        sys.exit("bitbake-worker is started by bitbake, not by hand.")
-    if arguments[0].endswith(FAKEROOT_MAGIC):
-        sys.exit(
-            "Tasks with fakeroot need BitBake from its git repository: the wheel has no worker"
-        )
-    bb.utils.check_system_locale()
-    commands, replies = os.dup(0), os.dup(1)
-    # A stray print, here or in metadata, would break the frames.
-    os.dup2(2, 1)
-    bb.utils.set_process_name("Worker")
-    worker = Worker(commands, replies)
-    bb.event.worker_fire = lambda event, _d: worker.send(event_frame(event))
-    LOGGER.addHandler(bb.event.LogHandler())
+def _send(group: int, number: int) -> bool:
+    """Send a signal to a process group (0 only looks); says whether there is such a group."""
     try:
-        return worker.serve()
-    except (ProtocolError, pickle.UnpicklingError) as error:
-        print(f"bitbake-worker: {error}", file=sys.stderr)
-        return 1
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
