@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -20,6 +20,7 @@ __all__ = ["LocalFile", "list_files"]
 _MAX_FILES: Final = 200_000
 _MAX_BYTES: Final = 1 << 30
 _MAX_NESTING: Final = 8
+_FOLDER: Final = "a folder"
 
 
 @dataclass(frozen=True)
@@ -45,11 +46,8 @@ def list_files(
     excluded = {str(path) for path in without}
     found: dict[str, LocalFile] = {}
     total = 0
-    for path in _names(root, git, cancel, excluded):
-        file = _look(root, path)
-        if file is None or path in found:
-            continue
-        found[path] = file
+    for file in _files(str(root), "", git, cancel, excluded):
+        found[file.path] = file
         total += file.size
         if len(found) > _MAX_FILES or total > _MAX_BYTES:
             raise LayerError(
@@ -60,24 +58,23 @@ def list_files(
     return [found[path] for path in sorted(found)]
 
 
-def _names(
-    root: Path, git: Git, cancel: CancelToken, excluded: set[str], nesting: int = 0
-) -> Iterator[str]:
-    names = _known_to_git(root, git, cancel)
-    if not names:
-        yield from _walk(root, "", excluded, cancel)
+def _files(
+    root: str, below: str, git: Git, cancel: CancelToken, excluded: set[str], nesting: int = 0
+) -> Iterator[LocalFile]:
+    here = f"{root}/{below}" if below else root
+    if here in excluded:
         return
-    for name in names:
-        path = root / name.rstrip("/")
-        if any(str(path) == place or str(path).startswith(place + "/") for place in excluded):
+    names = _known_to_git(Path(here), git, cancel)
+    for name in names or _walk(here, excluded, cancel):
+        path = f"{below}/{name}" if below else name
+        if excluded and any(f"{root}/{path}".startswith(f"{place}/") for place in excluded):
             continue
+        file = _look(root, path.rstrip("/"))
+        if isinstance(file, LocalFile):
+            yield file
         # A repository inside the repository, or a submodule: git names the folder only.
-        if path.is_dir() and not path.is_symlink():
-            if nesting < _MAX_NESTING:
-                inner = _names(path, git, cancel, excluded, nesting + 1)
-                yield from (f"{name.rstrip('/')}/{below}" for below in inner)
-        else:
-            yield name
+        elif file is _FOLDER and nesting < _MAX_NESTING:
+            yield from _files(root, path.rstrip("/"), git, cancel, excluded, nesting + 1)
 
 
 def _known_to_git(root: Path, git: Git, cancel: CancelToken) -> list[str]:
@@ -97,15 +94,15 @@ def _known_to_git(root: Path, git: Git, cancel: CancelToken) -> list[str]:
     return [name for name in names if name.strip("./")]
 
 
-def _walk(root: Path, folder: str, excluded: set[str], cancel: CancelToken) -> Iterator[str]:
-    pending = [folder]
+def _walk(root: str, excluded: set[str], cancel: CancelToken) -> Iterator[str]:
+    pending = [""]
     while pending:
         cancel.raise_if_cancelled()
         below = pending.pop()
-        with os.scandir(root / below) as entries:
+        with os.scandir(f"{root}/{below}" if below else root) as entries:
             for entry in entries:
                 path = f"{below}/{entry.name}" if below else entry.name
-                if entry.name == ".git" or entry.path in excluded:
+                if entry.name == ".git" or f"{root}/{path}" in excluded:
                     continue
                 if entry.is_dir(follow_symlinks=False):
                     pending.append(path)
@@ -113,19 +110,20 @@ def _walk(root: Path, folder: str, excluded: set[str], cancel: CancelToken) -> I
                     yield path
 
 
-def _look(root: Path, path: str) -> LocalFile | None:
+def _look(root: str, path: str) -> LocalFile | str | None:
     try:
-        info = os.lstat(root / path)
+        info = os.lstat(f"{root}/{path}")
     except (FileNotFoundError, NotADirectoryError):
         return None
+    if stat.S_ISDIR(info.st_mode):
+        return _FOLDER
     is_link = stat.S_ISLNK(info.st_mode)
     if not is_link and not stat.S_ISREG(info.st_mode):
         return None
-    file = LocalFile(
+    return LocalFile(
         path,
         is_link,
         is_executable=not is_link and bool(info.st_mode & stat.S_IXUSR),
-        size=info.st_size,
+        size=0 if is_link else info.st_size,
         stamp=(info.st_dev, info.st_ino, info.st_mtime_ns, info.st_ctime_ns),
     )
-    return replace(file, size=0) if is_link else file
