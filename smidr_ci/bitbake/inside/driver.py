@@ -1,0 +1,17 @@
+"""Start the driver: `python3 /smidr/control/driver/driver.py`.
+
+`smidr_inside` beside this file is the package that smidr knows as `smidr_ci.bitbake.inside`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+if __name__ == "__main__":
+    sys.dont_write_bytecode = True
+    here = os.path.dirname(os.path.abspath(__file__))
+    sys.path.insert(0, here)
+    run = importlib.import_module("smidr_inside.run")
+    sys.exit(run.main(os.path.dirname(here)))

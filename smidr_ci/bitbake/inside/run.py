@@ -1,0 +1,174 @@
+"""One build inside the container: environment, phases, clean end, result."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from typing import Any
+
+from .control import Control
+from .environment import (
+    bare_environment,
+    bitbake_version,
+    clean_environment,
+    parse_environment,
+    with_passthrough,
+)
+from .memory import oom_kills
+from .processes import Family
+from .stopping import Stop
+from .topdir import is_in_use, remove_leftovers
+
+__all__ = ["main"]
+
+_SERVER_S = 60.0
+_KILL_S = 10.0
+_CANNOT_START = 127
+_DEFAULTS: dict[str, Any] = {
+    "init_script": None,
+    "topdir": "/smidr/build",
+    "phases": ["build"],
+    "environment": {},
+    "passthrough": [],
+    "interrupt_grace_s": 60.0,
+    "kill_grace_s": 15.0,
+    "time_limit_s": None,
+}
+_MARK = b"\0smidr-environment\0"
+# The shell's own variables don't matter: `env -0` prints what a program would get.
+_INIT = r'script=$1; shift; . "$script" "$@" || exit; printf "\0smidr-environment\0"; exec env -0'
+
+
+class CannotStartError(Exception):
+    """BitBake can't be started; the text says why."""
+
+
+def main(folder: str) -> int:
+    """Run the plan in this control directory; the driver's exit code is BitBake's."""
+    os.umask(0o022)  # OE-Core's sanity check
+    control = Control(folder)
+    family = Family()
+    before = oom_kills()
+    run = None
+    error = ""
+    try:
+        run = Run(control, family)
+        run.phases()
+    except (CannotStartError, OSError, ValueError, TypeError, KeyError) as problem:
+        error = str(problem) or type(problem).__name__
+        control.event("error", message=error)
+        sys.stderr.write("smidr: " + error + "\n")
+    code = _CANNOT_START if error else run.code if run else 1
+    result = {
+        "exit_code": code,
+        "phase": run.phase if run else "",
+        "interrupted": bool(run and run.stop.is_asked),
+        "timed_out": bool(run and run.stop.timed_out),
+        "oom_kills": max(0, oom_kills() - before),
+        "error": error,
+    }
+    control.write_result(result)
+    return code
+
+
+class Run:
+    """The phases of one plan."""
+
+    def __init__(self, control: Control, family: Family) -> None:
+        self.plan = {**_DEFAULTS, **control.read_plan()}
+        self.control = control
+        self.family = family
+        self.stop = Stop(self.plan, family, control)
+        self.topdir = str(self.plan["topdir"])
+        self.phase = ""
+        self.code = 0
+        self._console = control.open_console()
+
+    def phases(self) -> None:
+        """Run one after the other until one fails or a stop is asked for."""
+        if is_in_use(self.topdir):
+            raise CannotStartError("another BitBake runs in the build directory " + self.topdir)
+        remove_leftovers(self.topdir)
+        try:
+            environment = self._environment()
+            for phase in self.plan["phases"]:
+                self.stop.look()
+                if self.stop.is_asked:
+                    self.code = self.code or 1
+                    break
+                self._run(str(phase), environment)
+                if self.code != 0:
+                    break
+        finally:
+            self._end()
+
+    def _environment(self) -> dict[str, str]:
+        plan, bitbake = self.plan, str(self.plan["bitbake"])
+        if not os.path.isfile(os.path.join(bitbake, "bin", "bitbake")):
+            raise CannotStartError("there is no bin/bitbake in " + bitbake)
+        environment = clean_environment(plan)
+        if plan["init_script"]:
+            environment = self._sourced(str(plan["init_script"]), environment)
+        else:
+            environment = bare_environment(environment, bitbake, self.topdir)
+        names = [str(name) for name in plan["passthrough"]]
+        return with_passthrough(environment, names, bitbake_version(bitbake))
+
+    def _sourced(self, script: str, environment: dict[str, str]) -> dict[str, str]:
+        """The environment after `. oe-init-build-env TOPDIR BITBAKE`; its chatter is dropped."""
+        bash = shutil.which("bash", path=environment["PATH"])
+        if bash is None:
+            raise CannotStartError("the builder image has no bash, which " + script + " needs")
+        arguments = [script, self.topdir, str(self.plan["bitbake"])]
+        with tempfile.TemporaryFile() as out:
+            command = [bash, "--norc", "--noprofile", "-c", _INIT, "bash", *arguments]
+            environment = {**environment, "BBPATH": self.topdir}
+            pid = self.family.start(
+                command, environment, os.path.dirname(script), output=out.fileno()
+            )
+            code = self.stop.supervise(pid)
+            out.seek(0)
+            chatter, _, dump = out.read().rpartition(_MARK)
+            if code != 0:
+                os.write(self._console, chatter + dump)
+                raise CannotStartError(f"{script} ended with exit code {code}")
+        return parse_environment(dump)
+
+    def _run(self, phase: str, environment: dict[str, str]) -> None:
+        self.phase = phase
+        self.control.event("phase", phase=phase, targets=list(self.plan["targets"]))
+        python = shutil.which("python3", path=environment["PATH"]) or sys.executable
+        launcher = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
+        events = self.control.path("events.jsonl")
+        command = [python, launcher, events, str(self.plan["bitbake"]), *self._arguments(phase)]
+        pid = self.family.start(command, environment, self.topdir, self._console)
+        self.code = self.stop.supervise(pid)
+        self._outlive_server()
+        self.control.event("phase-end", phase=phase, exit_code=self.code)
+
+    def _arguments(self, phase: str) -> list[str]:
+        what = ["--runall=fetch"] if phase == "fetch" else []
+        targets = [str(target) for target in self.plan["targets"]]
+        if not targets or any(target.startswith("-") for target in targets):
+            raise CannotStartError("the plan names no target that BitBake could build")
+        return [*what, *targets]
+
+    def _outlive_server(self) -> None:
+        """Wait until server and workers are gone; the server writes the parse cache at its end."""
+        deadline = time.monotonic() + _SERVER_S
+        while not self.family.is_alone():
+            left = deadline - time.monotonic()
+            asked = self.family.wait(max(0.0, left))
+            if asked is not None or left <= 0:
+                self.control.event("stop", step="kill", reason="server did not end")
+                self.family.kill_all(_KILL_S)
+                return
+
+    def _end(self) -> None:
+        self.family.kill_all(_KILL_S)
+        remove_leftovers(self.topdir)
+        os.fsync(self._console)
+        os.close(self._console)

@@ -1,0 +1,36 @@
+"""The build directory's locks and sockets: free before BitBake starts, gone after it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+
+from .control import remove
+
+__all__ = ["is_in_use", "remove_leftovers"]
+
+_LEFTOVERS = ("bitbake.lock", "bitbake.sock", "hashserve.sock")
+
+
+def is_in_use(topdir: str) -> bool:
+    """Whether another BitBake server holds `bitbake.lock`; the kernel frees it when one dies."""
+    flags = os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(os.path.join(topdir, "bitbake.lock"), flags)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(fd)
+    return False
+
+
+def remove_leftovers(topdir: str) -> None:
+    """Remove what a server that is gone left; a client would wait for it for minutes."""
+    for name in _LEFTOVERS:
+        with contextlib.suppress(OSError):  # a directory of that name is the project's own
+            remove(os.path.join(topdir, name))
