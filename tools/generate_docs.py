@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Final
 
 _ROOT: Final = Path(__file__).resolve().parent.parent
-sys.path[:0] = [str(_ROOT), str(_ROOT / "tools")]
+sys.path.insert(0, str(_ROOT))
 
-from configuration_reference import configuration_page  # noqa: E402 - needs the path above
+from tools.configuration_reference import configuration_page  # noqa: E402 - needs the path above
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
     "docs/configuration.md": configuration_page,

@@ -122,6 +122,9 @@ def _unknown_key(path: KeyPath, model: type[BaseModel]) -> tuple[str, str]:
     close = nearest(key, keys)
     if close:
         return message, f"Did you mean `{close}`?"
+    far = nearest(key, (dotted(other) for other in _all_keys(model)), by_last_word=True)
+    if far:
+        return message, f"Did you mean `{far}`?"
     return message, f"Keys here: {', '.join(sorted(keys))}."
 
 
@@ -164,10 +167,11 @@ def _at(data: _Tree, path: KeyPath) -> _Tree:
     return data
 
 
-def nearest(word: str, words: Iterable[str]) -> str | None:
-    """The word most like it, if any is like it at all."""
-    lowered = {known.lower(): known for known in words}
-    close = difflib.get_close_matches(word[:64].lower().replace("-", "_"), lowered, 1, 0.6)
+def nearest(word: str, words: Iterable[str], *, by_last_word: bool = False) -> str | None:
+    """The word most like it, if any is like it at all; `a.b` may stand for `b`, but then closer."""
+    lowered = {known.rsplit(".", by_last_word)[-1].lower(): known for known in words}
+    likeness = 0.75 if by_last_word else 0.6
+    close = difflib.get_close_matches(word[:64].lower().replace("-", "_"), lowered, 1, likeness)
     return lowered[close[0]] if close else None
 
 

@@ -109,7 +109,7 @@ def _split_lines(value: object) -> object:
         return value
     parts = [text.split("\n") if isinstance(text, str) else [text] for text in texts]
     lines = [line.rstrip() if isinstance(line, str) else line for part in parts for line in part]
-    while lines and not lines[-1]:
+    while lines and lines[-1] == "":
         lines.pop()
     return lines
 
@@ -119,7 +119,7 @@ def _split_mirrors(value: object) -> object:
     lines = _split_lines(value.replace("\\n", "\n") if isinstance(value, str) else value)
     if not isinstance(lines, list):
         return lines
-    return [line.strip() if isinstance(line, str) else line for line in lines if line]
+    return [line.strip() if isinstance(line, str) else line for line in lines if line != ""]
 
 
 def _check_mirror(line: str) -> str:

@@ -1,0 +1,176 @@
+"""Every key of a configuration model with an example value, so that no key goes untested.
+
+A test of effect asks for two configs that differ in one key only, and shows that what is made from
+them differs. A key without an example fails `iter_keys`, so a new key can't be forgotten.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, TypeVar, get_args
+
+from smidr_ci.config.base import KeyPath, Model
+from smidr_ci.config.models import ProjectConfig
+from smidr_ci.config.tree import dotted
+
+__all__ = ["BASELINE", "EXAMPLES", "Key", "assert_effect", "iter_keys", "unproven"]
+
+BASELINE: Mapping[str, Any] = {
+    "name": "project",
+    "layers": [{"name": "bitbake", "git": "https://git.example.com/bitbake"}],
+    "build": {"image": "core-image-minimal"},
+}
+"""The config that each example is put into."""
+
+EXAMPLES: Mapping[str, Any] = {
+    "config_version": 1,
+    "name": "other-project",
+    "description": "What it is",
+    "yocto_series": "scarthgap",
+    "base.provider": "bitbake",
+    "base.machine": "qemuarm64",
+    "base.distro": "poky",
+    "base.version": "kirkstone",
+    "layers[].name": "meta-other",
+    "layers[].git": "https://git.example.com/other",
+    "layers[].path": "meta-local",
+    "layers[].branch": "scarthgap",
+    "layers[].tag": "v1.0",
+    "layers[].commit": "0123456789abcdef0123456789abcdef01234567",
+    "layers[].mirrors": ["https://mirror.example.com/bitbake"],
+    "layers[].layers": ["meta"],
+    "build.image": "core-image-base",
+    "build.targets": ["busybox"],
+    "build.machine": "qemux86",
+    "build.multiconfig": ["second"],
+    "build.extra_packages": ["htop"],
+    "build.parallel_make": 3,
+    "build.bb_number_threads": 5,
+    "build.fetch_first": True,
+    "build.sstate": "cache/sstate",
+    "build.tmp": "cache/tmp",
+    "build.deploy": "cache/deploy",
+    "build.package_classes": ["deb"],
+    "build.extra_image_features": ["ssh-server-dropbear"],
+    "build.inherit_classes": ["rm_work"],
+    "directories.layers": "cache/layers",
+    "directories.downloads": "cache/downloads",
+    "directories.sstate": "cache/sstate",
+    "directories.source": ".",
+    "directories.build": "cache/build",
+    "directories.tmp": "cache/tmp",
+    "directories.deploy": "cache/deploy",
+    "packages.classes": ["ipk"],
+    "features.extra_image_features": ["tools-debug"],
+    "features.user_classes": ["buildstats"],
+    "features.inherit_classes": ["buildhistory"],
+    "advanced.bb_hashserve": "hashserv.example.com:8686",
+    "advanced.bb_signature_handler": "OEEquivHash",
+    "advanced.license_flags": ["commercial"],
+    "advanced.conf_version": "2",
+    "advanced.disk_monitoring": False,
+    "advanced.qemu_sdl": True,
+    "advanced.qemu_gtk": True,
+    "advanced.accept_fsl_eula": True,
+    "advanced.build_timeout": 90,
+    "advanced.sstate_mirrors": ["file://.* https://cache.example.com/PATH"],
+    "advanced.premirrors": ["https?://.*/.* https://sources.example.com/"],
+    "advanced.bb_no_network": True,
+    "advanced.bb_fetch_premirroronly": True,
+    "artifacts": ["images/*.wic"],
+    "container.base_image": "debian:12",
+    "container.packages": ["gcc"],
+    "container.bootstrap": "always",
+    "container.memory": "3G",
+    "container.cpu_count": 1.5,
+    "container.pids": 4096,
+    "container.shm_size": "128M",
+    "container.entrypoint": "nice -n 5",
+    "cache.retention": 7,
+    "local_conf": 'EXAMPLE = "1"',
+    "environment": {"RELEASE_CHANNEL": "testing"},
+}
+"""One valid value per key of `smidr.yaml`, different from the default where there is another."""
+
+_CONTEXT: Mapping[str, Mapping[str, Any]] = {
+    "base.version": {"base": {"provider": "oe-core"}, "yocto_series": "scarthgap"},
+}
+"""What else both configs need for a key to mean anything."""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key, and the raw configs with and without it."""
+
+    path: KeyPath
+    """Such as `("layers", 0, "git")`."""
+    name: str
+    """Such as `layers[].git`."""
+    example: Any
+    baseline: Mapping[str, Any]
+
+    def raw_without(self) -> dict[str, Any]:
+        """The baseline, with what this key needs beside it."""
+        raw: dict[str, Any] = deepcopy(dict(self.baseline))
+        for section, value in _CONTEXT.get(self.name, {}).items():
+            raw[section] = deepcopy(value)
+        return raw
+
+    def raw_with(self) -> dict[str, Any]:
+        """The same, with this key."""
+        raw = self.raw_without()
+        holder: Any = raw
+        for step in self.path[:-1]:
+            holder = holder[step] if isinstance(step, int) else holder.setdefault(step, {})
+        if self.name == "layers[].path":
+            del holder["git"]
+        holder[self.path[-1]] = deepcopy(self.example)
+        return raw
+
+
+def iter_keys(
+    model: type[Model] = ProjectConfig,
+    examples: Mapping[str, Any] = EXAMPLES,
+    baseline: Mapping[str, Any] = BASELINE,
+) -> Iterator[Key]:
+    """Every key of the model, sections opened; raises `KeyError` for one without an example."""
+    for path in _paths(model, ()):
+        name = dotted(path).replace("[0]", "[]")
+        yield Key(path, name, examples[name], baseline)
+
+
+def _paths(model: type[Model], path: KeyPath) -> Iterator[KeyPath]:
+    for name, info in model.model_fields.items():
+        inner, is_list = _section(info.annotation)
+        if inner is None:
+            yield (*path, name)
+        else:
+            yield from _paths(inner, (*path, name, 0) if is_list else (*path, name))
+
+
+def _section(annotation: object) -> tuple[type[Model] | None, bool]:
+    if isinstance(annotation, type) and issubclass(annotation, Model):
+        return annotation, False
+    for choice in get_args(annotation):
+        inner, is_list = _section(choice)
+        if inner is not None:
+            return inner, is_list or getattr(annotation, "__origin__", None) is tuple
+    return None, False
+
+
+def unproven(keys: Iterator[Key], consumers: Mapping[str, object]) -> list[str]:
+    """Names of keys that have no consumer, and of consumers that have no key."""
+    names = {key.name for key in keys}
+    return sorted(names ^ set(consumers))
+
+
+_Config = TypeVar("_Config", bound=Model)
+
+
+def assert_effect(key: Key, model: type[_Config], make: Callable[[_Config], object]) -> None:
+    """What `make` builds from a config must not be the same with and without the key."""
+    without = make(model.model_validate(key.raw_without()))
+    with_key = make(model.model_validate(key.raw_with()))
+    assert with_key != without, f"{key.name} changes nothing: {with_key!r}"
