@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from smidr_ci.diagnosis.events import FailedTask
 from smidr_ci.diagnosis.evidence import Evidence, Failure
 from smidr_ci.diagnosis.frames import Head, TaskRef, head_of, is_frame_message, task_reference
 from smidr_ci.diagnosis.match import (
@@ -17,7 +18,7 @@ from smidr_ci.diagnosis.match import (
     plain,
 )
 from smidr_ci.diagnosis.model import ExcerptLine
-from smidr_ci.diagnosis.names import RecipeName, from_work_path
+from smidr_ci.diagnosis.names import RecipeName, from_work_path, strip_variants
 from smidr_ci.diagnosis.reader import Hit, LogReader
 from smidr_ci.diagnosis.rules.base import Weight
 from smidr_ci.diagnosis.standalone import StandaloneFailures
@@ -85,6 +86,20 @@ class Collector:
             elif name := from_work_path(text.body):
                 owner.learn(name, exact=False)
         self._current = None
+
+    def take_event(self, event: FailedTask) -> None:
+        """Take over what BitBake itself says of a failed task, better than any text."""
+        name = RecipeName(event.recipe, event.version or None) if event.recipe else None
+        failure = self._find(name, event.task, None)
+        if failure is None:
+            if event.is_silent:
+                return
+            failure = self._new_failure()
+            failure.task = event.task
+        if name:
+            failure.name, failure.is_name_exact = name, True
+        failure.recipe_file = strip_variants(event.file)[2] or failure.recipe_file
+        failure.task_log = event.log or failure.task_log
 
     def finish(self) -> None:
         """Settle what is still open, once all logs are read."""

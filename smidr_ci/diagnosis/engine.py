@@ -9,6 +9,7 @@ from typing import BinaryIO
 
 from smidr_ci.diagnosis.build import findings_of, warning_findings
 from smidr_ci.diagnosis.collect import Collector
+from smidr_ci.diagnosis.events import failed_tasks
 from smidr_ci.diagnosis.model import Category, Diagnosis, DiagnosisContext
 from smidr_ci.diagnosis.reader import LogReader
 from smidr_ci.files import open_untrusted
@@ -35,11 +36,13 @@ def diagnose(
             stack.enter_context(open_untrusted(console)) if isinstance(console, Path) else console
         )
         collector.read(LogReader(source))
+    if events is not None:
+        for task in failed_tasks(events):
+            collector.take_event(task)
     for path in task_logs:
         with open_untrusted(path) as stream:
             collector.read_task_log(LogReader(stream), str(path))
     collector.finish()
-    del events
     return _conclude(collector, context)
 
 

@@ -23,7 +23,8 @@ _HEAD: Final = re.compile(
     r"^(?P<level>ERROR|FATAL|WARNING|NOTE|DEBUG|CRITICAL)\s?:\s{1,2}(?P<rest>.*)$", re.DOTALL
 )
 _LABEL: Final = re.compile(
-    r"^(?P<label>(?!(?:Task|task|Function|function|in|for) )[^\s'\"()\[\]]{1,300}) (?P<task>do_\w{1,60}): ?(?P<message>.*)$",
+    r"^(?P<label>(?!(?:Task|task|Function|function|in|for) )"
+    r"[^\s'\"()\[\]]{1,300}) (?P<task>do_\w{1,60}): ?(?P<message>.*)$",
     re.DOTALL,
 )
 _TASK_LABEL: Final = re.compile(r"^(?P<task>do_\w{1,60}): (?P<message>.*)$", re.DOTALL)

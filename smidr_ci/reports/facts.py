@@ -1,0 +1,73 @@
+"""What a summary says of a build beside its findings; everything may be missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from smidr_ci.builds.model import BuildRecord, SstateFigures
+from smidr_ci.diagnosis.model import Summary
+
+__all__ = ["BuildFacts", "ImageSize", "facts_of"]
+
+
+@dataclass(frozen=True)
+class ImageSize:
+    """An artifact's size and its size in the previous build, in bytes."""
+
+    path: str
+    size_bytes: int
+    previous_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class BuildFacts:
+    """Figures of a build and of the one before with the same targets."""
+
+    title: str = ""
+    result: str = ""
+    targets: tuple[str, ...] = ()
+    stages: tuple[tuple[str, float], ...] = ()
+    """Name and seconds."""
+    sstate: SstateFigures | None = None
+    previous_sstate: SstateFigures | None = None
+    images: tuple[ImageSize, ...] = ()
+    layer_commits: Mapping[str, str] = field(default_factory=dict)
+    rebuilt: tuple[str, ...] = ()
+    """Why tasks ran again, a sentence each."""
+
+
+def facts_of(record: BuildRecord, previous: BuildRecord | None = None) -> BuildFacts:
+    """The facts that the records of two builds hold."""
+    old_sizes = {item.path: item.size_bytes for item in previous.artifacts} if previous else {}
+    return BuildFacts(
+        title=f"{record.project}: {', '.join(record.targets)}",
+        result=str(record.state),
+        targets=record.targets,
+        stages=tuple(
+            (stage.name, (stage.ended - stage.started).total_seconds())
+            for stage in record.stages
+            if stage.ended is not None
+        ),
+        sstate=record.sstate,
+        previous_sstate=previous.sstate if previous else None,
+        images=tuple(
+            ImageSize(item.path, item.size_bytes, old_sizes.get(item.path))
+            for item in record.artifacts
+        ),
+        layer_commits=record.layer_commits,
+    )
+
+
+def sstate_of(summary: Summary) -> SstateFigures | None:
+    """BitBake's figures of shared state, as the console printed them."""
+    figures = summary.sstate
+    if "wanted" not in figures:
+        return None
+    return SstateFigures(
+        wanted=figures["wanted"],
+        local=figures.get("local", figures.get("found", 0)),
+        mirrors=figures.get("mirrors", 0),
+        missed=figures.get("missed", 0),
+        current=figures.get("current", 0),
+    )
