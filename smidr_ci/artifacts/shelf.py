@@ -140,7 +140,7 @@ def _check_names(source: Path, artifacts: Iterable[Artifact]) -> None:
         is_inside = not path.is_absolute() and ".." not in path.parts and bool(path.parts)
         if artifact.link is not None:
             linked = os.path.normpath(path.parent / artifact.link)
-            is_inside = is_inside and not linked.startswith(("/", ".."))
+            is_inside = is_inside and not f"{linked}/".startswith(("/", "../"))
         if not is_inside:
             raise HostError(
                 f"the list of artifacts names {artifact.path!r}, which is outside",

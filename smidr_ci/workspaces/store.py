@@ -205,8 +205,13 @@ class WorkspaceStore:
         if doomed is not None:
             self._delete(doomed)
 
+    def _own_folders(self) -> list[Path]:
+        # In a shared root, another user's notes must not make us delete anything.
+        mine = os.geteuid()
+        return [path for path in _subdirectories(self._root) if path.stat().st_uid == mine]
+
     def _all(self) -> Iterator[tuple[Path, Note]]:
-        for folder in _subdirectories(self._root):
+        for folder in self._own_folders():
             for path in _subdirectories(folder):
                 if path.name.isdigit() and (path / MARKER_NAME).is_file():
                     yield path, Note.read(path)
@@ -226,7 +231,7 @@ class WorkspaceStore:
 
     def _finish_removals(self) -> None:
         latest = (self._clock.now() - _ABANDONED_AFTER).timestamp()
-        for folder in _subdirectories(self._root):
+        for folder in self._own_folders():
             for path in _subdirectories(folder):
                 with contextlib.suppress(OSError, InternalError):
                     if path.stat(follow_symlinks=False).st_mtime > latest:

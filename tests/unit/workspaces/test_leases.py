@@ -234,6 +234,18 @@ def test_somebody_elses_link_in_place_of_a_key_is_refused(
     assert store.leftovers() == []
 
 
+def test_another_users_workspaces_in_a_shared_root_are_left_alone(
+    store: WorkspaceStore,
+) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give directories away")
+    workspace = kept(store, 1)
+    os.chown(workspace.path.parent, 1234, 2345)
+    assert store.list_kept() == []
+    assert store.sweep(Budget(0, 0)) == []
+    assert workspace.path.is_dir()
+
+
 def test_what_smidr_did_not_make_is_never_listed_or_deleted(
     store: WorkspaceStore, tmp_path: Path
 ) -> None:
