@@ -47,14 +47,9 @@ class Home:
         return self.root / "smidr.db"
 
     @property
-    def mirrors(self) -> Path:
-        """Bare clones, one per repository URL."""
-        return self.root / "layers" / "mirrors"
-
-    @property
-    def trees(self) -> Path:
-        """Immutable layer trees, `<repo>/<commit>/`."""
-        return self.root / "layers" / "trees"
+    def layers(self) -> Path:
+        """Layer mirrors and trees of all builds."""
+        return self.root / "layers"
 
     @property
     def downloads(self) -> Path:

@@ -1,0 +1,151 @@
+"""Start a build's container, follow its files, stop it when asked, and say how it ended."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from smidr_ci.bitbake.events import EventReader
+from smidr_ci.bitbake.plan import CONTROL_FILES, DriverResult, Plan
+from smidr_ci.bitbake.progress import Progress
+from smidr_ci.cancel import CancelLevel, CancelToken
+from smidr_ci.clock import Clock
+from smidr_ci.containers.runtime import ContainerRuntime, ContainerSpec, Exit, Handle
+from smidr_ci.errors import SmidrError
+from smidr_ci.files import open_untrusted
+
+__all__ = ["Execution", "Executor", "read_result"]
+
+_POLL_S: Final = 0.1
+_PROGRESS_S: Final = 0.25
+_SLICE_S: Final = 3600.0
+_MARGIN_S: Final = 30.0
+_RESULT_LIMIT: Final = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How the container ended, and what the driver and BitBake said."""
+
+    exit: Exit
+    result: DriverResult | None
+    """None when the driver was killed before it could answer."""
+    progress: Progress
+
+
+class Executor:
+    """Runs the container of one build and watches it."""
+
+    def __init__(self, runtime: ContainerRuntime, clock: Clock, cancel: CancelToken) -> None:
+        self._runtime = runtime
+        self._clock = clock
+        self._cancel = cancel
+
+    def run(
+        self, spec: ContainerSpec, plan: Plan, control: Path, progressed: Callable[[Progress], None]
+    ) -> Execution:
+        """Start the container, follow it to its end and remove it.
+
+        Raises `EngineError` when the engine can't start it or loses it.
+        """
+        self._cancel.raise_if_cancelled()
+        handle = self._runtime.start(spec)
+        try:
+            return self.follow(handle, plan, control, progressed)
+        finally:
+            self._runtime.remove(handle)
+
+    def follow(
+        self, handle: Handle, plan: Plan, control: Path, progressed: Callable[[Progress], None]
+    ) -> Execution:
+        """Follow a container that runs, or has ended, to its end."""
+        waiter = _Waiter(self._runtime, handle)
+        ladder = _Ladder(self._runtime, handle, plan, self._clock, self._cancel)
+        events = EventReader(control / CONTROL_FILES["events"])
+        progress, shown = Progress(), 0.0
+        while not waiter.ended.wait(_POLL_S):
+            ladder.step()
+            news = events.read()
+            progress = progress.fold(news)
+            now = self._clock.monotonic()
+            if news and now - shown >= _PROGRESS_S:
+                progressed(progress)
+                shown = now
+        progress = progress.fold(events.read())
+        progressed(progress)
+        result = read_result(control / CONTROL_FILES["result"])
+        return Execution(exit=waiter.outcome(), result=result, progress=progress)
+
+
+class _Waiter:
+    """Waits for the container's end in a thread, so that the follower may look at files."""
+
+    def __init__(self, runtime: ContainerRuntime, handle: Handle) -> None:
+        self.ended = threading.Event()
+        self._exit: Exit | None = None
+        self._error: SmidrError | None = None
+        thread = threading.Thread(
+            target=self._wait, args=(runtime, handle), name=f"wait-{handle.build_id}", daemon=True
+        )
+        thread.start()
+
+    def _wait(self, runtime: ContainerRuntime, handle: Handle) -> None:
+        try:
+            while self._exit is None:
+                self._exit = runtime.wait(handle, _SLICE_S)
+        except SmidrError as error:
+            self._error = error
+        finally:
+            self.ended.set()
+
+    def outcome(self) -> Exit:
+        if self._exit is not None:
+            return self._exit
+        if self._error is not None:
+            raise self._error
+        raise SmidrError("the wait for the container broke off")
+
+
+class _Ladder:
+    """Interrupt, then kill: by the cancel token, and when the driver misses its own deadlines."""
+
+    def __init__(
+        self,
+        runtime: ContainerRuntime,
+        handle: Handle,
+        plan: Plan,
+        clock: Clock,
+        cancel: CancelToken,
+    ) -> None:
+        self._runtime, self._handle, self._clock, self._cancel = runtime, handle, clock, cancel
+        self._grace_s = plan.interrupt_grace_s + plan.kill_grace_s + _MARGIN_S
+        limit = plan.time_limit_s
+        self._deadline = None if limit is None else clock.monotonic() + limit + self._grace_s
+        self._interrupted = False
+        self._killed = False
+
+    def step(self) -> None:
+        if self._killed:
+            return
+        overdue = self._deadline is not None and self._clock.monotonic() > self._deadline
+        if overdue or self._cancel.level >= CancelLevel.KILL:
+            self._runtime.kill(self._handle)
+            self._killed = True
+        elif self._cancel.is_cancelled and not self._interrupted:
+            self._runtime.interrupt(self._handle)
+            self._interrupted = True
+            self._deadline = self._clock.monotonic() + self._grace_s
+
+
+def read_result(path: Path) -> DriverResult | None:
+    """The driver's answer; None when there is none that can be read."""
+    try:
+        with open_untrusted(path) as source:
+            raw = json.loads(source.read(_RESULT_LIMIT) or b"")
+    except (OSError, ValueError, RecursionError):
+        return None
+    return DriverResult.from_json(raw) if isinstance(raw, dict) else None

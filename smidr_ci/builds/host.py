@@ -1,0 +1,125 @@
+"""The machine as a build needs it: directories, engine, images, layers, history.
+
+Everything is made when it is first used, so that a command pays only for what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+from smidr_ci.builds.credentials import credentials_of
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.places import Places
+from smidr_ci.builds.store import BuildStore
+from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.config.agent import AgentConfig, load_agent
+from smidr_ci.config.loader import LoadedProject, load_project
+from smidr_ci.containers.docker_engine import DockerRuntime
+from smidr_ci.containers.runtime import User
+from smidr_ci.containers.user import builder_user
+from smidr_ci.engine import Engine
+from smidr_ci.home import Home
+from smidr_ci.images.model import ImageSettings
+from smidr_ci.images.store import ImageStore
+from smidr_ci.layers.store import LayerStore
+from smidr_ci.workspaces.parse_cache import ParseCache
+from smidr_ci.workspaces.store import WorkspaceStore
+
+__all__ = ["Host", "load_project_config"]
+
+
+@dataclass(frozen=True)
+class Host:
+    """One `$SMIDR_HOME` with the operator's settings."""
+
+    home: Home
+    agent: AgentConfig
+    environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
+    clock: Clock = field(default_factory=SystemClock)
+
+    @classmethod
+    def open(cls, environ: Mapping[str, str] = os.environ) -> Host:
+        """The host that the environment names; raises `HostError` or `ConfigError`."""
+        home = Home.from_environment(environ)
+        return cls(home, load_agent(home.agent_config), environ)
+
+    @cached_property
+    def user(self) -> User:
+        """Who builds run as."""
+        return builder_user(self.environ, self.agent.engine.builder_user)
+
+    @cached_property
+    def engine(self) -> Engine:
+        """The connection to the container engine."""
+        return Engine(self.agent.engine.url, environ=self.environ)
+
+    @cached_property
+    def runtime(self) -> DockerRuntime:
+        """The engine's containers."""
+        return DockerRuntime(engine=self.engine, clock=self.clock)
+
+    @property
+    def image_settings(self) -> ImageSettings:
+        """The operator's part of how builder images are made."""
+        return ImageSettings.from_agent(self.agent, self.environ)
+
+    @cached_property
+    def images(self) -> ImageStore:
+        """Builder images."""
+        return ImageStore(self.engine, self.image_settings, locks=self.home.locks, clock=self.clock)
+
+    @cached_property
+    def store(self) -> BuildStore:
+        """History."""
+        return BuildStore.at(self.home)
+
+    @cached_property
+    def parse_cache(self) -> ParseCache:
+        """Parse caches of earlier builds."""
+        return ParseCache(
+            self.home.parse_cache, clock=self.clock, owner=(self.user.uid, self.user.gid)
+        )
+
+    @property
+    def artifacts_root(self) -> Path:
+        """Where artifacts are kept, `<customer>/<build-id>/`."""
+        return self.agent.directories.artifacts or self.home.artifacts
+
+    def artifacts_of(self, record: BuildRecord) -> Path:
+        """Where a build's artifacts are kept."""
+        return self.artifacts_root / record.customer / record.build_id
+
+    def control_of(self, build_id: str) -> Path:
+        """Where the driver of a build writes; mounted at `/smidr/control`."""
+        return self.home.builds / build_id / "control"
+
+    def layer_store(self, places: Places) -> LayerStore:
+        """Mirrors and trees in the directories that the config or the operator chose."""
+        return LayerStore(
+            places.layers / "mirrors",
+            places.layers / "trees",
+            self.home.locks,
+            credentials=credentials_of(self.agent.git, self.environ),
+            clock=self.clock,
+            attempts=self.agent.git.attempts,
+            timeout_s=self.agent.git.timeout_s,
+        )
+
+    def workspace_store(self, places: Places) -> WorkspaceStore:
+        """Workspaces in the directory that the config or the operator chose."""
+        return WorkspaceStore(
+            places.workspaces, owner=(self.user.uid, self.user.gid), clock=self.clock
+        )
+
+    def load(self, config_path: Path) -> LoadedProject:
+        """Read a project config as this host allows it; raises `ConfigError`."""
+        return load_project(config_path, environ=self.environ, operator=self.agent)
+
+
+def load_project_config(config_path: Path, home: Home, environ: Mapping[str, str]) -> LoadedProject:
+    """Read a project config without touching the engine or the store."""
+    return load_project(config_path, environ=environ, operator=load_agent(home.agent_config))

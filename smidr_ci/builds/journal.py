@@ -1,0 +1,67 @@
+"""Keeps a running build's record: in the store first, then to whoever watches."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+from smidr_ci.builds.model import BuildRecord, BuildState, StageRecord
+from smidr_ci.builds.observer import BuildObserver
+from smidr_ci.builds.outcome import Outcome
+from smidr_ci.builds.store import BuildStore
+from smidr_ci.clock import Clock
+
+__all__ = ["Journal"]
+
+
+class Journal:
+    """The one writer of a build's record while it runs; thread-safe."""
+
+    def __init__(
+        self, record: BuildRecord, store: BuildStore, observer: BuildObserver, clock: Clock
+    ) -> None:
+        self._record = record
+        self._store = store
+        self._clock = clock
+        self._lock = threading.Lock()
+        self.observer = observer
+
+    @property
+    def record(self) -> BuildRecord:
+        """The record as it stands now."""
+        return self._record
+
+    def note(self, **changes: Any) -> None:  # noqa: ANN401 - fields of BuildRecord
+        """Change fields of the record."""
+        with self._lock:
+            self._record = replace(self._record, **changes)
+            self._store.save(self._record)
+
+    def enter(self, state: BuildState) -> None:
+        """Begin a stage; the one before ends now."""
+        now = self._clock.now()
+        stages = (*self._closed_stages(), StageRecord(str(state), now))
+        started = self._record.started or now
+        self.note(state=state, stages=stages, started=started)
+        self.observer.changed(self._record)
+
+    def finish(self, outcome: Outcome) -> BuildRecord:
+        """Write the final state; nothing changes after it."""
+        self.note(
+            state=outcome.state,
+            ended=self._clock.now(),
+            exit_code=outcome.exit_code,
+            failure_kind=outcome.kind,
+            failure_message=outcome.message,
+            stages=self._closed_stages(),
+            owner_pid=None,
+        )
+        self.observer.changed(self._record)
+        return self._record
+
+    def _closed_stages(self) -> tuple[StageRecord, ...]:
+        now = self._clock.now()
+        return tuple(
+            stage if stage.ended else replace(stage, ended=now) for stage in self._record.stages
+        )

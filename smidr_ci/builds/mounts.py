@@ -1,0 +1,75 @@
+"""The container of a build: what is mounted where, and within which limits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from smidr_ci.bitbake.driver_files import driver_command
+from smidr_ci.builds.places import Places
+from smidr_ci.caches.layout import CacheDirs
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.models import ProjectConfig
+from smidr_ci.containers.runtime import ContainerSpec, Mount, User
+from smidr_ci.layers.model import LayerSet
+from smidr_ci.workspaces.model import Workspace
+
+__all__ = ["BUILD", "CONTROL", "DEPLOY", "container_spec", "mounts_of"]
+
+CONTROL: Final = PurePosixPath("/smidr/control")
+BUILD: Final = PurePosixPath("/smidr/build")
+_HOME: Final = PurePosixPath("/smidr/home")
+DEPLOY: Final = PurePosixPath("/smidr/deploy")
+_SOURCE: Final = PurePosixPath("/smidr/src")
+_PIDS: Final = 32768
+_SHM_BYTES: Final = 1024**3
+
+
+def mounts_of(
+    layers: LayerSet, workspace: Workspace, caches: CacheDirs, places: Places, control: Path
+) -> tuple[Mount, ...]:
+    """Layers and source read-only, the build's own directories and the caches writable."""
+    own = [
+        Mount(control, CONTROL, writable=True),
+        Mount(workspace.build, BUILD, writable=True),
+        Mount(workspace.home, _HOME, writable=True),
+    ]
+    if "tmp" in workspace.extra:
+        own.append(Mount(workspace.extra["tmp"], BUILD / "tmp", writable=True))
+    if "deploy" in workspace.extra:
+        own.append(Mount(workspace.extra["deploy"], DEPLOY, writable=True))
+    if places.source is not None:
+        own.append(Mount(places.source, _SOURCE))
+    trees = [Mount(tree.tree, tree.mount_point) for tree in layers.trees]
+    return (*own, *caches.mounts(), *trees)
+
+
+def container_spec(
+    build_id: str,
+    config: ProjectConfig,
+    agent: AgentConfig,
+    *,
+    image: str,
+    user: User,
+    mounts: tuple[Mount, ...],
+    environment: Mapping[str, str],
+) -> ContainerSpec:
+    """The container that runs the driver, within the config's limits or the operator's."""
+    container, limits = config.container, agent.limits
+    entrypoint = container.entrypoint or ()
+    return ContainerSpec(
+        build_id=build_id,
+        image=image,
+        command=driver_command(),
+        user=user,
+        mounts=mounts,
+        environment=environment,
+        entrypoint=entrypoint,
+        memory_bytes=container.memory or limits.memory_per_build,
+        cpus=container.cpu_count or limits.cpus_per_build,
+        pids=container.pids or _PIDS,
+        shm_bytes=container.shm_size or _SHM_BYTES,
+        network=agent.engine.network,
+        labels={"io.smidr.project": config.name},
+    )

@@ -1,0 +1,60 @@
+"""Which host directories a build uses: the project's own choice, the operator's, or the home's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.loader import LoadedProject
+from smidr_ci.errors import ConfigError
+from smidr_ci.home import Home
+
+__all__ = ["Places", "places_for"]
+
+
+@dataclass(frozen=True)
+class Places:
+    """Absolute host directories; the last three are None unless the config names them."""
+
+    layers: Path
+    downloads: Path
+    sstate: Path
+    workspaces: Path
+    tmp: Path | None = None
+    """Root under which each build gets a TMPDIR of its own."""
+    deploy: Path | None = None
+    """Root under which each build gets a DEPLOY_DIR of its own."""
+    source: Path | None = None
+    """Mounted read-only at `/smidr/src`."""
+
+    @property
+    def private_roots(self) -> dict[str, Path]:
+        """Roots besides the workspaces' own in which a build gets a private directory."""
+        roots = {"tmp": self.tmp, "deploy": self.deploy}
+        return {name: root for name, root in roots.items() if root is not None}
+
+
+def places_for(project: LoadedProject, agent: AgentConfig, home: Home) -> Places:
+    """Resolve `directories`; raises `ConfigError` for a source directory that does not exist."""
+    named, defaults = project.config.resolved_directories, agent.directories
+
+    def own(text: str | None) -> Path | None:
+        return None if text is None else project.host_path(text).resolve()
+
+    places = Places(
+        layers=own(named.layers) or defaults.layers or home.layers,
+        downloads=own(named.downloads) or defaults.downloads or home.downloads,
+        sstate=own(named.sstate) or defaults.sstate or home.sstate,
+        workspaces=own(named.build) or defaults.workspaces or home.workspaces,
+        tmp=own(named.tmp),
+        deploy=own(named.deploy),
+        source=own(named.source),
+    )
+    if places.source is not None and not places.source.is_dir():
+        raise ConfigError(
+            f"directories.source is no directory: {places.source}",
+            where=project.place(("directories", "source")),
+            hint="Name a directory that exists, relative to the config.",
+        )
+    return places

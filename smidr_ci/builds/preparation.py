@@ -1,0 +1,149 @@
+"""Everything a build needs before BitBake may start: layers, image, caches, conf files, plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from smidr_ci.bitbake.conf import ConfInputs, check_names, write_conf
+from smidr_ci.bitbake.driver_files import install
+from smidr_ci.bitbake.plan import CONTROL_FILES, Plan
+from smidr_ci.builds.environment import build_environment
+from smidr_ci.builds.host import Host
+from smidr_ci.builds.journal import Journal
+from smidr_ci.builds.mounts import container_spec, mounts_of
+from smidr_ci.builds.parallelism import host_cpus, host_memory_bytes, parallelism_for
+from smidr_ci.builds.places import Places
+from smidr_ci.builds.request import BuildRequest
+from smidr_ci.caches.layout import CacheDirs
+from smidr_ci.cancel import CancelToken
+from smidr_ci.config.models import ProjectConfig
+from smidr_ci.config.provider import with_provider_layers
+from smidr_ci.containers.runtime import ContainerSpec
+from smidr_ci.containers.user import own
+from smidr_ci.files import make_marked_dir, write_atomic
+from smidr_ci.images.model import BuilderImage
+from smidr_ci.layers.lockfile import LOCK_NAME, read_lock
+from smidr_ci.layers.model import LayerSet
+from smidr_ci.workspaces.model import Workspace
+from smidr_ci.workspaces.parse_cache import cache_key
+
+__all__ = ["Preparation", "furnish", "prepare"]
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What was found and made for one build, whatever its workspace."""
+
+    request: BuildRequest
+    config: ProjectConfig
+    """With the layers that `base.provider` supplies."""
+    targets: tuple[str, ...]
+    places: Places
+    layers: LayerSet
+    image: BuilderImage
+    caches: CacheDirs
+
+    @property
+    def parse_cache_key(self) -> str:
+        """Builds with the same key may use each other's parse cache."""
+        return cache_key(
+            bitbake=f"{self.layers.bitbake} {self.layers.bitbake_version}",
+            layers=[str(path) for path in self.layers.bblayers],
+            machine=self.config.resolved_machine or "",
+            distro=self.config.base.distro or "",
+            multiconfig=" ".join(self.config.build.multiconfig),
+            trust=f"trusted {self.request.customer}",
+        )
+
+
+def prepare(
+    host: Host, request: BuildRequest, places: Places, journal: Journal, cancel: CancelToken
+) -> Preparation:
+    """Layers first: they fail soonest and cheapest. Raises `SmidrError`."""
+    config = with_provider_layers(request.project.config)
+    report = journal.observer.note
+    layers = host.layer_store(places).sync(
+        config.layers,
+        base_dir=request.project.directory,
+        lock=read_lock(request.project.directory / LOCK_NAME),
+        locked=request.locked,
+        series=config.yocto_series,
+        provider=config.base.provider,
+        report=report,
+        cancel=cancel,
+    )
+    journal.note(layer_commits={tree.name: tree.commit for tree in layers.trees})
+    check_names(config, layers)
+    cancel.raise_if_cancelled()
+    image = host.images.ensure(
+        config.container, rebuild=request.clean_image, report=report, cancel=cancel
+    )
+    journal.note(image=image.id)
+    caches = CacheDirs(downloads=places.downloads, sstate=places.sstate)
+    caches.prepare(host.user)
+    cancel.raise_if_cancelled()
+    return Preparation(request, config, journal.record.targets, places, layers, image, caches)
+
+
+def furnish(
+    host: Host, prepared: Preparation, workspace: Workspace, control: Path
+) -> tuple[ContainerSpec, Plan]:
+    """Fill a fresh workspace and the control directory; say which container to start."""
+    if not prepared.request.clean:
+        host.parse_cache.seed(prepared.parse_cache_key, workspace.build)
+    _write_conf(host, prepared, workspace)
+    plan = _plan(host, prepared, control.parent.name)
+    make_marked_dir(control.parent)
+    control.mkdir(exist_ok=True)
+    own(control, host.user)
+    install(control)
+    write_atomic(control / CONTROL_FILES["plan"], plan.to_json())
+    spec = container_spec(
+        control.parent.name,
+        prepared.config,
+        host.agent,
+        image=prepared.image.id,
+        user=host.user,
+        mounts=mounts_of(prepared.layers, workspace, prepared.caches, prepared.places, control),
+        environment={},
+    )
+    return spec, plan
+
+
+def _write_conf(host: Host, prepared: Preparation, workspace: Workspace) -> None:
+    limits, container = host.agent.limits, prepared.config.container
+    parallelism = parallelism_for(
+        prepared.config,
+        cpus=container.cpu_count or limits.cpus_per_build or host_cpus(),
+        memory_bytes=container.memory or limits.memory_per_build or host_memory_bytes(),
+    )
+    inputs = ConfInputs(
+        config=prepared.config,
+        layers=prepared.layers,
+        threads=parallelism.threads,
+        make_jobs=parallelism.make_jobs,
+        deploy_dir="/smidr/deploy" if "deploy" in workspace.extra else None,
+    )
+    if "tmp" in workspace.extra:
+        (workspace.build / "tmp").mkdir(exist_ok=True)
+        own(workspace.build / "tmp", host.user)
+    write_conf(workspace.build, inputs)
+    own(workspace.build / "conf", host.user)
+
+
+def _plan(host: Host, prepared: Preparation, build_id: str) -> Plan:
+    config, layers = prepared.config, prepared.layers
+    environment = build_environment(config, host.agent, host.environ)
+    phases = ("fetch", "build") if config.build.fetch_first else ("build",)
+    limit_minutes = config.advanced.build_timeout
+    return Plan(
+        build_id=build_id,
+        targets=prepared.targets,
+        bitbake=str(layers.bitbake),
+        init_script=str(layers.init_script) if layers.init_script else None,
+        phases=("fetch",) if prepared.request.fetch_only else phases,
+        environment=environment,
+        passthrough=tuple(environment),
+        time_limit_s=limit_minutes * 60.0 if limit_minutes else None,
+    )
