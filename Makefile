@@ -30,7 +30,7 @@ test: lint
 	$(VENV)/bin/pytest $(PYTEST_ARGS)
 
 docs: prepare
-	$(PYTHON) tools/write-docs
+	$(PYTHON) tools/generate_docs.py
 
 bench: prepare
 	$(PYTHON) benchmarks/overhead.py
