@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any, Final
 
 from smidr_ci.errors import EngineError
+from smidr_ci.text import printable
 
 if TYPE_CHECKING:
     from docker import APIClient
@@ -159,7 +160,7 @@ class Engine:
         try:
             yield
         except sdk.APIError as error:
-            answer = sdk.answer_of(error)
+            answer = printable(sdk.answer_of(error))
             raise EngineRefusalError(
                 f"can't {action}: {answer}", status=error.status_code or 0, answer=answer
             ) from error

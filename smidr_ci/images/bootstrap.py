@@ -121,20 +121,12 @@ def _import(engine: Engine, process: subprocess.Popen[bytes], steady: Steady) ->
     if process.stdout is None or process.stderr is None:
         raise ImageError("mmdebstrap has no output")
     tail: deque[str] = deque(maxlen=20)
-    reader = threading.Thread(target=_read_lines, args=(process.stderr, tail, steady), daemon=True)
-    reader.start()
-    changes = [f"LABEL {IMAGE_LABEL}=base", 'CMD ["/bin/sh"]', "ENV LANG=C.UTF-8"]
-    image_id, refusal = "", None
-    try:
-        with engine.calling("import the bootstrapped system"):
-            answer: str = engine.api.import_image_from_stream(
-                _chunks(process.stdout), changes=changes
-            )
-        image_id = _imported_id(answer)
-    except EngineError as error:
-        refusal = error
-    code = process.wait()
-    reader.join()
+    with process.stdout as system, process.stderr as messages:
+        reader = threading.Thread(target=_read_lines, args=(messages, tail, steady), daemon=True)
+        reader.start()
+        image_id, refusal = _send(engine, system)
+        code = process.wait()
+        reader.join()
     if code != 0:
         _discard(engine, image_id)
         raise ImageError(
@@ -145,6 +137,20 @@ def _import(engine: Engine, process: subprocess.Popen[bytes], steady: Steady) ->
     if refusal is not None or not image_id:
         raise refusal or EngineError("the engine did not say what it imported")
     return image_id
+
+
+def _send(engine: Engine, system: IO[bytes]) -> tuple[str, EngineError | None]:
+    """The imported image's id, or why there is none."""
+    changes = [f"LABEL {IMAGE_LABEL}=base", 'CMD ["/bin/sh"]', "ENV LANG=C.UTF-8"]
+    try:
+        with engine.calling("import the bootstrapped system"):
+            answer: str = engine.api.import_image_from_stream(_chunks(system), changes=changes)
+        return _imported_id(answer), None
+    except EngineError as error:
+        # Not raised yet: when mmdebstrap failed too, its own words explain more.
+        for _ in _chunks(system):
+            pass
+        return "", error
 
 
 def _chunks(stream: IO[bytes]) -> Iterator[bytes]:

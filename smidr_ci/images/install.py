@@ -206,8 +206,10 @@ def _check_result(engine: Engine, container_id: str, base: BaseImage, tail: list
 def _commit(
     engine: Engine, container_id: str, base: BaseImage, packages: Sequence[str], reference: str
 ) -> str:
+    # Docker takes `ENTRYPOINT []` for silence and keeps the container's; Podman reads only changes.
+    reset = ["ENTRYPOINT []"] if engine.facts.is_podman else []
     changes = [
-        "ENTRYPOINT []",
+        *reset,
         'CMD ["/bin/sh"]',
         "ENV LANG=C.UTF-8",
         f"LABEL {IMAGE_LABEL}=builder io.smidr.recipe={RECIPE} io.smidr.base={base.id}",
@@ -215,5 +217,7 @@ def _commit(
     ]
     repository, _, tag = reference.rpartition(":")
     with engine.calling(f"keep the image {reference}"):
-        answer = engine.api.commit(container_id, repository, tag, changes=changes)
+        answer = engine.api.commit(
+            container_id, repository, tag, changes=changes, conf={"Entrypoint": []}
+        )
     return str(answer["Id"])

@@ -12,6 +12,7 @@ from smidr_ci.engine import EngineRefusalError
 from smidr_ci.errors import ImageError
 from smidr_ci.images.background import Steady, run_cancellable
 from smidr_ci.images.model import Making, Report
+from smidr_ci.text import printable
 
 __all__ = ["PullError", "PullFault", "PullProgress", "classify", "pull", "split_reference"]
 
@@ -69,7 +70,7 @@ class PullError(ImageError):
 
     def __init__(self, reference: str, answer: str) -> None:
         self.fault = classify(answer)
-        registry = registry_of(reference)
+        registry, answer = registry_of(reference), printable(answer)
         super().__init__(
             f"can't pull the image {reference}: registry {registry}: {answer}",
             hint=_HINTS[self.fault].format(reference=reference, registry=registry),
