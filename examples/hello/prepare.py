@@ -199,7 +199,7 @@ def _point_at(repository: Path, tree: Path, fingerprint: str) -> None:
     plain = ("-c", "core.autocrlf=false", "-c", "core.fileMode=true", "-c", "core.bare=false")
     _git(repository, *plain, "add", "--all", "--force", ".", environment=place, folder=tree)
     content = _git(repository, "write-tree", environment=place)
-    commit = _git(repository, "commit-tree", "-m", f"Content of {repository.stem}", content)
+    commit = _git(repository, "commit-tree", "-m", "Content of the hello project", content)
     _git(repository, "update-ref", f"refs/heads/{BRANCH}", commit)
     _git(repository, "config", BUILT_FROM, fingerprint)
 

@@ -80,6 +80,13 @@ def test_changed_layer_becomes_a_new_commit(project: HelloProject) -> None:
     )
 
 
+def test_same_files_give_the_same_commit_after_a_change_and_back(project: HelloProject) -> None:
+    before = git(project.layer_repository, "rev-parse", "main")
+    project.edit("meta-hello/conf/distro/hello.conf", '"1.0"', '"1.1"')
+    project.edit("meta-hello/conf/distro/hello.conf", '"1.1"', '"1.0"')
+    assert git(project.layer_repository, "rev-parse", "main") == before
+
+
 def test_deleted_file_leaves_the_layer(project: HelloProject) -> None:
     (project.layer / "recipes" / "motd" / "motd_1.0.bb").unlink()
     project.prepare()

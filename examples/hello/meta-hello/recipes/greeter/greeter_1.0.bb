@@ -1,7 +1,7 @@
 SUMMARY = "The library that greets, from a git repository"
 
 SRC_URI = "git://${HELLO_SOURCES}/greeter.git;protocol=file;branch=main;destsuffix=greeter"
-SRCREV = "f9bc6eb2820890effe654600d8c68008c86319e6"
+SRCREV = "1fc87c8b9004b1ac41161589ad4d4e3180aa509d"
 S = "${SOURCES}/greeter"
 
 do_compile() {
