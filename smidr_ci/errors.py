@@ -5,6 +5,7 @@ Code raises a `SmidrError`; only `cli.main` turns one into text and an exit code
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Final
 
@@ -121,9 +122,24 @@ class ConfigError(SmidrError):
 
 
 class LayerError(SmidrError):
-    """A layer can't be fetched, is stale, or does not fit the others."""
+    """A layer can't be fetched, is stale, or does not fit the others.
+
+    `layers` are the names of the entries of `smidr.yaml` that it is about.
+    """
 
     kind = FailureKind.LAYERS
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str = "",
+        hint: str = "",
+        kind: FailureKind | None = None,
+        layers: Sequence[str] = (),
+    ) -> None:
+        super().__init__(message, where=where, hint=hint, kind=kind)
+        self.layers = tuple(layers)
 
 
 class EngineError(SmidrError):

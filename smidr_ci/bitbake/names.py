@@ -32,7 +32,7 @@ def check_names(config: ProjectConfig, layers: LayerSet) -> None:
 
 def check_machine(layers: LayerSet, machine: str) -> None:
     """Raise `ConfigError` unless a layer in use has `conf/machine/<machine>.conf`."""
-    _check(layers, "machine", machine, "base.machine (or build.machine)")
+    _check(layers, "machine", machine, "base.machine or build.machine")
 
 
 def check_distro(layers: LayerSet, distro: str) -> None:
@@ -62,7 +62,6 @@ def _check(layers: LayerSet, kind: str, wanted: str, key: str) -> None:
     known_text = f"Did you mean {', '.join(near)}?" if near else f"Known: {', '.join(shown)}."
     raise ConfigError(
         f"no layer has the {kind} {wanted} (conf/{kind}/{wanted}.conf)",
-        where=key,
         hint=(known_text if shown else f"None of the layers has a {kind} at all.")
         + f" Correct {key}, or add the layer that has it to 'layers'.",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, TypeVar
 
 from smidr_ci.bitbake.driver_files import driver_command
 from smidr_ci.builds.places import Places
@@ -66,10 +66,19 @@ def container_spec(
         mounts=mounts,
         environment=environment,
         entrypoint=entrypoint,
-        memory_bytes=container.memory or limits.memory_per_build,
-        cpus=container.cpu_count or limits.cpus_per_build,
+        memory_bytes=_least(container.memory, limits.memory_per_build),
+        cpus=_least(container.cpu_count, limits.cpus_per_build),
         pids=container.pids or _PIDS,
         shm_bytes=container.shm_size or _SHM_BYTES,
         network=agent.engine.network,
         labels={"io.smidr.project": config.name},
     )
+
+
+Limit = TypeVar("Limit", int, float)
+
+
+def _least(wanted: Limit | None, allowed: Limit | None) -> Limit | None:
+    """What the project asks for, within what the operator allows; None is no limit."""
+    given = [limit for limit in (wanted, allowed) if limit is not None]
+    return min(given) if given else None

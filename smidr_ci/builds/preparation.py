@@ -8,6 +8,7 @@ from pathlib import Path
 from smidr_ci.bitbake.conf import ConfInputs, check_names, write_conf
 from smidr_ci.bitbake.driver_files import install
 from smidr_ci.bitbake.plan import CONTROL_FILES, Plan
+from smidr_ci.builds.blame import naming_the_line
 from smidr_ci.builds.environment import build_environment
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
@@ -63,18 +64,19 @@ def prepare(
     """Layers first: they fail soonest and cheapest. Raises `SmidrError`."""
     config = with_provider_layers(request.project.config)
     report = journal.observer.note
-    layers = host.layer_store(places).sync(
-        config.layers,
-        base_dir=request.project.directory,
-        lock=read_lock(request.project.directory / LOCK_NAME),
-        locked=request.locked,
-        series=config.yocto_series,
-        provider=config.base.provider,
-        report=report,
-        cancel=cancel,
-    )
-    journal.note(layer_commits={tree.name: tree.commit for tree in layers.trees})
-    check_names(config, layers)
+    with naming_the_line(request.project):
+        layers = host.layer_store(places).sync(
+            config.layers,
+            base_dir=request.project.directory,
+            lock=read_lock(request.project.directory / LOCK_NAME),
+            locked=request.locked,
+            series=config.yocto_series,
+            provider=config.base.provider,
+            report=report,
+            cancel=cancel,
+        )
+        journal.note(layer_commits={tree.name: tree.commit for tree in layers.trees})
+        check_names(config, layers)
     cancel.raise_if_cancelled()
     image = host.images.ensure(
         config.container, rebuild=request.clean_image, report=report, cancel=cancel

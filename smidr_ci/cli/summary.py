@@ -88,10 +88,11 @@ def _print_failure(record: BuildRecord) -> None:
     if record.state is not BuildState.FAILED:
         return
     if not record.findings:
-        click.echo(f"Why        {record.failure_message}")
+        click.echo(printable(f"Why        {record.failure_message}", keep_newlines=True))
     if record.workspace:
         click.echo(f"Workspace  {record.workspace} (smidr shell --build {record.build_id})")
-    click.echo(f"Log        smidr logs {record.build_id}")
+    if any(stage.name == BuildState.BUILDING for stage in record.stages):
+        click.echo(f"Log        smidr logs {record.build_id}")
 
 
 def print_findings(record: BuildRecord) -> None:

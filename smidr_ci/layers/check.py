@@ -71,6 +71,7 @@ def _check_doubles(places: Sequence[_Place]) -> None:
                 f"the layer {place[1].collection} is there twice: "
                 f"in {_where(other)} and in {_where(place)}",
                 hint="Choose one with the key `layers` of the entry (a list of its folders).",
+                layers=[other[0].name, place[0].name],
             )
 
 
@@ -82,7 +83,7 @@ def _check_series(
     if not wanted:
         return
     said = {name for _, layer in places for name in layer.series} - {CORE_NAMES} | core
-    wrong = []
+    wrong: dict[str, str] = {}
     for place in places:
         fits = {name for name in place[1].series if name != CORE_NAMES}
         if CORE_NAMES in place[1].series:
@@ -90,12 +91,14 @@ def _check_series(
         if not place[1].series:
             report(f"{_where(place)} does not say which releases it is for (LAYERSERIES_COMPAT)")
         elif not fits & wanted:
-            wrong.append(f"{_where(place)} is for {', '.join(sorted(fits))}")
+            wrong[_where(place)] = f"{_where(place)} is for {', '.join(sorted(fits))}"
     if wrong:
         _raise_series(wrong, wanted, series, said)
 
 
-def _raise_series(wrong: list[str], wanted: set[str], series: str | None, said: set[str]) -> None:
+def _raise_series(
+    wrong: dict[str, str], wanted: set[str], series: str | None, said: set[str]
+) -> None:
     names = " or ".join(sorted(wanted))
     near = get_close_matches(series, said, n=1) if series and series not in said else []
     hint = (
@@ -104,7 +107,11 @@ def _raise_series(wrong: list[str], wanted: set[str], series: str | None, said: 
         else f"Use the branch of each that is made for {names}, or another `yocto_series`."
     )
     source = "yocto_series" if series else "the core layer (LAYERSERIES_CORENAMES)"
-    raise LayerError(f"{source} is {names}, but {'; '.join(wrong)}", hint=hint)
+    raise LayerError(
+        f"{source} is {names}, but {'; '.join(wrong.values())}",
+        hint=hint,
+        layers=[where.partition("/")[0] for where in wrong],
+    )
 
 
 def _check_dependencies(places: Sequence[_Place]) -> None:
@@ -118,7 +125,11 @@ def _check_dependencies(places: Sequence[_Place]) -> None:
         return
     texts = [f"{' and '.join(users)} needs the layer {name}" for name, users in missing.items()]
     hints = [_remedy(name, present) for name in missing]
-    raise LayerError(f"{'; '.join(texts)}, which no entry of `layers` has", hint="\n  ".join(hints))
+    raise LayerError(
+        f"{'; '.join(texts)}, which no entry of `layers` has",
+        hint="\n  ".join(hints),
+        layers=[user.partition("/")[0] for users in missing.values() for user in users],
+    )
 
 
 def _remedy(name: str, present: set[str]) -> str:
@@ -157,6 +168,7 @@ def order_layers(trees: Sequence[LayerTree]) -> tuple[PurePosixPath, ...]:
                 "layers depend on each other in a circle: "
                 + ", ".join(_where(place) for place in waiting),
                 hint="Correct LAYERDEPENDS in the conf/layer.conf of one of them.",
+                layers=[tree.name for tree, _ in waiting],
             )
         waiting.remove(ready)
         done[ready[1].collection] = None

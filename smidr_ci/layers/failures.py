@@ -123,7 +123,7 @@ _PHRASES: Final = {
         "unable to (read|parse|unpack)",
         "could not (parse|read) object",
         "not a git repository",
-        "bad (file|signature)",
+        "bad signature",
         "packfile .* (cannot|does not)",
         "invalid object",
         "object file .* is empty",
@@ -203,8 +203,17 @@ def raise_problems(problems: Iterable[OneLayerError]) -> None:
     hints = list(dict.fromkeys(problem.hint for problem in found if problem.hint))
     if len(found) == 1:
         only = found[0]
-        raise LayerError(only.message, where=f"layer {only.layer}", hint=only.hint, kind=kind)
+        raise LayerError(
+            only.message,
+            where=f"layer {only.layer}",
+            hint=only.hint,
+            kind=kind,
+            layers=[only.layer],
+        )
     lines = "".join(f"\n  layer {problem.layer}: {problem.message}" for problem in found)
     raise LayerError(
-        f"{len(found)} layers can't be used:{lines}", hint="\n  ".join(hints), kind=kind
+        f"{len(found)} layers can't be used:{lines}",
+        hint="\n  ".join(hints),
+        kind=kind,
+        layers=[problem.layer for problem in found],
     )
