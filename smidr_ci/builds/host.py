@@ -59,8 +59,8 @@ class Host:
 
     @cached_property
     def runtime(self) -> DockerRuntime:
-        """The engine's containers."""
-        return DockerRuntime(engine=self.engine, clock=self.clock)
+        """This home's containers."""
+        return DockerRuntime(engine=self.engine, owner=str(self.home.root), clock=self.clock)
 
     @property
     def image_settings(self) -> ImageSettings:

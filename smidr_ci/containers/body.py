@@ -16,9 +16,17 @@ from smidr_ci.containers.runtime import ContainerSpec, Mount
 from smidr_ci.engine import EngineFacts
 from smidr_ci.errors import EngineError
 
-__all__ = ["BUILD_LABEL", "ROLE_LABEL", "check_spec", "container_name", "create_body"]
+__all__ = [
+    "BUILD_LABEL",
+    "OWNER_LABEL",
+    "ROLE_LABEL",
+    "check_spec",
+    "container_name",
+    "create_body",
+]
 
 BUILD_LABEL: Final = "io.smidr.build-id"
+OWNER_LABEL: Final = "io.smidr.owner"
 ROLE_LABEL: Final = "io.smidr.role"
 
 DEFAULT_PIDS: Final = 32_768

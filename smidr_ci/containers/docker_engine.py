@@ -8,6 +8,7 @@ import math
 import threading
 import uuid
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.containers.accounts import account_archive, first_file, with_group, with_passwd
 from smidr_ci.containers.body import (
     BUILD_LABEL,
+    OWNER_LABEL,
     ROLE_LABEL,
     check_spec,
     container_name,
@@ -34,7 +36,7 @@ _REMOVAL_S: Final = 30.0
 
 
 class DockerRuntime:
-    """One engine's containers.
+    """One engine's containers; with `owner`, such as a home's path, only those of this owner.
 
     While the engine is away, `wait` answers None for up to `reconnect_s`, then raises. A container
     that outlived the engine's restart (`live-restore`) is waited for as before; one that ended
@@ -46,10 +48,12 @@ class DockerRuntime:
         url: str | None = None,
         *,
         engine: Engine | None = None,
+        owner: str = "",
         clock: Clock | None = None,
         reconnect_s: float = 120.0,
     ) -> None:
         self.engine = engine or Engine(url)
+        self._owner = owner
         self._clock = clock or SystemClock()
         self._reconnect_s = reconnect_s
         self._lost_lock = threading.Lock()
@@ -82,6 +86,11 @@ class DockerRuntime:
             pass
         return ended.code
 
+    def _owned(self, spec: ContainerSpec) -> ContainerSpec:
+        if not self._owner:
+            return spec
+        return replace(spec, labels={**spec.labels, OWNER_LABEL: self._owner})
+
     def find(self, build_id: str) -> Handle | None:
         """The build's container, running or ended, by its label."""
         found = self._list([f"{BUILD_LABEL}={build_id}", f"{ROLE_LABEL}=build"])
@@ -92,6 +101,7 @@ class DockerRuntime:
         return self._list([BUILD_LABEL])
 
     def _list(self, labels: list[str]) -> list[Handle]:
+        labels = [*labels, f"{OWNER_LABEL}={self._owner}"] if self._owner else labels
         with self.engine.calling("list containers"):
             answer = self.engine.api.containers(all=True, filters={"label": labels})
         return [_handle(entry) for entry in answer]
@@ -216,7 +226,7 @@ class DockerRuntime:
 
     def _create(self, spec: ContainerSpec, streams: Streams | None) -> str:
         name = container_name(spec, uuid.uuid4().hex[:8])
-        body = create_body(spec, self.engine.facts)
+        body = create_body(self._owned(spec), self.engine.facts)
         if streams:
             body |= {"OpenStdin": True, "StdinOnce": True, "Tty": streams.is_terminal}
         try:
