@@ -73,6 +73,10 @@ class Bringer:
         lock = self.trees.locks / f"mirror-{url.directory_name}.lock"
         return Mirror(self.mirrors / url.mirror_name, lock, self.git, self.report)
 
+    def _history(self, url: RepositoryUrl) -> Mirror:
+        lock = self.trees.locks / f"history-{url.directory_name}.lock"
+        return Mirror(self.mirrors / url.history_name, lock, self.git, self.report)
+
     def _bring_or_remake(self, one: Resolved) -> StoredTree:
         mirror = self._mirror(one.asked.url)
         try:
@@ -117,7 +121,12 @@ class Bringer:
                 f"branch {branch} does not exist in {refs.url.url}",
                 hint=f"The nearest names there: {', '.join(refs.near(branch))}.",
             )
-        elif not mirror.is_on_branch(one.commit, branch, remote, self.cancel):
+        elif url := self._history(one.asked.url).find_on_branch(
+            one.commit, branch, remote, self.cancel
+        ):
+            mirror.ensure(one.commit, remote, self.cancel)
+            record_on_branch(mirror.path, one.commit, branch, url)
+        else:
             raise LayerError(
                 f"commit {one.commit} is not on branch {branch} of {refs.url.url}",
                 hint="Correct `commit` or `branch`, or leave `branch` out.",

@@ -23,6 +23,7 @@ class GitFailure(StrEnum):
     HOST_KEY = "host key"
     CERTIFICATE = "certificate"
     NOT_FOUND = "not found"
+    DAMAGED_THERE = "damaged at its host"
     UNSERVED = "the server does not serve this commit"
     PROTOCOL = "protocol not allowed"
     DISK = "disk full"
@@ -84,6 +85,7 @@ _PHRASES: Final = {
         r"protocol \S+ (not supported|disabled)",
         "unable to find remote helper",
     ),
+    GitFailure.DAMAGED_THERE: ("remote: fatal: unable to read", "corruption on the remote side"),
     GitFailure.NETWORK: (
         "could(n't| not) resolve (host|proxy)",
         "connection (refused|reset|timed out|closed)",
@@ -167,6 +169,7 @@ _HINTS: Final = {
     GitFailure.CERTIFICATE: "Add the site's CA to the host's certificates, or set SSL_CERT_FILE.",
     GitFailure.NOT_FOUND: "Check the spelling of the URL; a private repository is also reported as "
     "not found when credentials are missing.",
+    GitFailure.DAMAGED_THERE: "Tell who keeps the repository, or name a mirror under `mirrors`.",
     GitFailure.UNSERVED: "Check the commit id; it may have been removed by a force-push.",
     GitFailure.PROTOCOL: "Use a URL with https, ssh, git or file, if the operator allows it.",
     GitFailure.DISK: "Make room on the disk that holds $SMIDR_HOME, then try again.",

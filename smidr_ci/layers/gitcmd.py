@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import selectors
 import signal
 import subprocess
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import IO, Final
 
@@ -47,6 +49,8 @@ _SETTINGS: Final = (
     ("http.lowSpeedLimit", "1000"),
     ("http.lowSpeedTime", "30"),
 )
+_OLDEST: Final = (2, 31)
+_URL_PASSWORD: Final = re.compile(r"://[^/@:\s]+:[^/@\s]+@")
 _STDERR_KEPT: Final = 64 * 1024
 _POLL_S: Final = 0.2
 
@@ -94,20 +98,16 @@ class Git:
         stdin: int | IO[bytes] = subprocess.DEVNULL,
     ) -> subprocess.Popen[bytes]:
         """Start git in a process group of its own, to be ended with `end`."""
-        try:
-            return subprocess.Popen(
-                ["git", *arguments],
-                stdin=stdin,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=self._environment(access or ChildAccess()),
-                pass_fds=tuple(keep_fds),
-                start_new_session=True,
-            )
-        except FileNotFoundError:
-            raise HostError(
-                "git is not installed", hint="Install it: apt-get install git"
-            ) from None
+        _require_version(os.environ.get("PATH"))
+        return subprocess.Popen(
+            ["git", *arguments],
+            stdin=stdin,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self._environment(access or ChildAccess()),
+            pass_fds=tuple(keep_fds),
+            start_new_session=True,
+        )
 
     def _environment(self, access: ChildAccess) -> dict[str, str]:
         settings = (*_SETTINGS, *access.settings)
@@ -185,4 +185,24 @@ def _await_exit(process: subprocess.Popen[bytes], cancel: CancelToken, deadline:
 def _masked(text: str, secrets: Sequence[str]) -> str:
     for secret in secrets:
         text = text.replace(secret, "[hidden]")
-    return text
+    # A proxy's password, say, which the environment may hold.
+    return _URL_PASSWORD.sub("://[hidden]@", text)
+
+
+@cache
+def _require_version(path: str | None) -> None:
+    """Refuse a git that would not read our settings from its environment (before 2.31)."""
+    try:
+        done = subprocess.run(
+            ["git", "--version"], capture_output=True, check=True, env={"PATH": path or os.defpath}
+        )
+    except (FileNotFoundError, PermissionError):
+        raise HostError("git is not installed", hint="Install it: apt-get install git") from None
+    except (subprocess.CalledProcessError, OSError) as error:
+        raise HostError(f"git does not run: {error}", hint="Install git anew.") from error
+    found = re.search(rb"(\d+)\.(\d+)", done.stdout)
+    if found is None or (int(found[1]), int(found[2])) < _OLDEST:
+        raise HostError(
+            f"git is too old: {done.stdout.decode(errors='replace').strip()}",
+            hint=f"Install git {_OLDEST[0]}.{_OLDEST[1]} or newer.",
+        )

@@ -25,7 +25,6 @@ from smidr_ci.layers.gitcmd import Git
 from smidr_ci.layers.locks import hold
 from smidr_ci.layers.remote import Remote
 from smidr_ci.layers.urls import RepositoryUrl
-from smidr_ci.layers.verified import record_on_branch
 
 __all__ = ["Mirror"]
 
@@ -73,26 +72,33 @@ class Mirror:
         with hold(self.lock_path, cancel, shared=True, waiting=self._tell_waiting):
             yield
 
-    def is_on_branch(self, commit: str, branch: str, remote: Remote, cancel: CancelToken) -> bool:
-        """Whether the branch's history holds the commit; fetches that history.
+    def find_on_branch(
+        self, commit: str, branch: str, remote: Remote, cancel: CancelToken
+    ) -> RepositoryUrl | None:
+        """The URL whose branch has the commit in its history; None when it has not.
 
-        A yes is recorded for the URL that said so. Raises `GitError`, `CancelledError`.
+        For a mirror of its own, that holds commits without files. Raises `GitError`.
         """
+        target = f"refs/smidr/heads/{branch}"
         with self._writing(cancel) as lock:
             self._prepare(commit, cancel)
-            url = self._fetch_all(remote, cancel, lock)
+
+            def fetch(url: RepositoryUrl, access: ChildAccess) -> RepositoryUrl:
+                # A server that can't filter sends the files as well.
+                refspec = f"+refs/heads/{branch}:{target}"
+                self._fetch_from(url, access, [refspec], ["--filter=tree:0"], cancel, lock)
+                return url
+
+            url = remote.ask(fetch, cancel)
             try:
-                self._git(
-                    "merge-base", "--is-ancestor", commit, f"refs/smidr/heads/{branch}",
-                    cancel=cancel,
-                )  # fmt: skip
+                self._git("merge-base", "--is-ancestor", commit, target, cancel=cancel)
             except GitError as error:
                 if error.line == "git said nothing" or "Not a valid commit" in error.line:
-                    return False
+                    return None
+                if error.failure is GitFailure.CORRUPT:
+                    self._remove()
                 raise
-            self._keep(commit, f"{_KEPT}/{commit}", cancel)
-            record_on_branch(self.path, commit, branch, url)
-        return True
+        return url
 
     @contextmanager
     def _writing(self, cancel: CancelToken) -> Iterator[int]:
@@ -179,13 +185,6 @@ class Mirror:
         except GitError as error:
             raise GitError(GitFailure.UNSERVED, f"no branch or tag has commit {commit}") from error
         self._git("update-ref", target, commit, cancel=cancel)
-
-    def _fetch_all(self, remote: Remote, cancel: CancelToken, lock: int) -> RepositoryUrl:
-        def fetch(url: RepositoryUrl, access: ChildAccess) -> RepositoryUrl:
-            self._fetch_history(url, access, cancel, lock)
-            return url
-
-        return remote.ask(fetch, cancel)
 
     def _fetch_history(
         self, url: RepositoryUrl, access: ChildAccess, cancel: CancelToken, lock: int

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,14 +11,13 @@ from typing import TYPE_CHECKING, TypeVar
 
 from smidr_ci.cancel import CancelToken
 from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.errors import HostError, LayerError
-from smidr_ci.files import make_private_dir
 from smidr_ci.layers.assemble import assemble
 from smidr_ci.layers.discover import Discovery, select
+from smidr_ci.layers.entries import check_entries, check_schemes, local_path, make_roots
 from smidr_ci.layers.failures import OneLayerError, raise_problems
 from smidr_ci.layers.lockfile import Lockfile
 from smidr_ci.layers.model import FoundLayer, LayerSet, LayerTree
-from smidr_ci.layers.resolve import Asked, Resolved, ask, in_parallel, pin
+from smidr_ci.layers.resolve import Resolved, ask, in_parallel, pin
 from smidr_ci.layers.tree import StoredTree, TreeStore
 from smidr_ci.layers.urls import SCHEMES
 from smidr_ci.layers.verified import was_on_branch
@@ -73,6 +70,7 @@ class LayerStore:
         Raises `LayerError` that names all layers in trouble, and `CancelledError`.
         """
         run = _Run(_one_at_a_time(report), cancel)
+        check_entries(entries)
         return self._resolve(entries, lock, run, locked=locked, series=series)
 
     def sync(  # noqa: PLR0913  keywords, each a fact that only the caller knows
@@ -95,9 +93,9 @@ class LayerStore:
         Raises `LayerError` that names all layers in trouble, and `CancelledError`.
         """
         run = _Run(_one_at_a_time(report), cancel)
-        _check_entries(entries)
+        check_entries(entries)
         local = _collect(
-            lambda entry: _local_path(entry, base_dir, confine_to),
+            lambda entry: local_path(entry, base_dir, confine_to),
             [entry for entry in entries if entry.git is None],
         )
         resolved = {
@@ -139,7 +137,7 @@ class LayerStore:
         from smidr_ci.layers.gitcmd import Git  # noqa: PLC0415  as above
 
         roots = (self.mirrors, self.trees, self.locks)
-        _make_roots(roots)
+        make_roots(roots)
         return Bringer(
             mirrors=self.mirrors,
             trees=self._tree_store(),
@@ -162,21 +160,9 @@ class LayerStore:
         series: str | None,
     ) -> tuple[Resolved, ...]:
         asked = _collect(lambda entry: ask(entry, series), [e for e in entries if e.git])
-        self._check_schemes(asked)
+        check_schemes(asked, self.schemes)
         return tuple(
             pin(asked, lock, lambda one: self._bringer(run).remote(one), run.cancel, locked=locked)
-        )
-
-    def _check_schemes(self, asked: Sequence[Asked]) -> None:
-        raise_problems(
-            OneLayerError(
-                one.name,
-                f"{url.url}: {url.scheme} URLs are not allowed here",
-                f"Use one of {', '.join(self.schemes)}.",
-            )
-            for one in asked
-            for url in one.urls
-            if url.scheme not in self.schemes
         )
 
     def _make_present(
@@ -216,39 +202,6 @@ class _Run:
 
     report: Report
     cancel: CancelToken
-
-
-def _make_roots(roots: Sequence[Path]) -> None:
-    for root in roots:
-        try:
-            make_private_dir(root)
-            writable = os.access(root, os.W_OK)
-        except OSError as error:
-            raise _unusable(root, error.strerror or str(error)) from error
-        if not writable:
-            raise _unusable(root, os.strerror(errno.EACCES))
-
-
-def _unusable(root: Path, why: str) -> HostError:
-    return HostError(
-        f"can't write to the layer store: {why}",
-        where=str(root),
-        hint="Mend its owner and permissions, or name another place as `directories.layers`.",
-    )
-
-
-def _local_path(entry: LayerEntry, base_dir: Path, confine_to: Path | None) -> tuple[str, Path]:
-    path = (base_dir / Path(entry.path or ".").expanduser()).resolve()
-    if confine_to is not None and not path.is_relative_to(confine_to.resolve()):
-        raise OneLayerError(
-            entry.name,
-            f"the path {entry.path} leads out of the project",
-            "An untrusted project may use directories of its own checkout only.",
-        )
-    if not path.is_dir():
-        what = "is not a directory" if path.exists() else "does not exist"
-        raise OneLayerError(entry.name, f"{path} {what}", f"Paths are relative to {base_dir}.")
-    return entry.name, path
 
 
 def _describe(
@@ -299,18 +252,6 @@ def _collect(work: Callable[[LayerEntry], T], entries: Sequence[LayerEntry]) -> 
             problems.append(problem)
     raise_problems(problems)
     return results
-
-
-def _check_entries(entries: Sequence[LayerEntry]) -> None:
-    names: Mapping[str, int] = {entry.name: number for number, entry in enumerate(entries)}
-    for number, entry in enumerate(entries):
-        if names[entry.name] != number:
-            raise LayerError(
-                f"two entries of `layers` are called {entry.name}",
-                hint="Give each a name of its own.",
-            )
-        if (entry.git is None) == (entry.path is None):
-            raise LayerError("an entry needs either `git` or `path`", where=f"layer {entry.name}")
 
 
 def _one_at_a_time(report: Report) -> Report:

@@ -59,6 +59,11 @@ class RepositoryUrl:
         return f"{self.directory_name}.git"
 
     @property
+    def history_name(self) -> str:
+        """Name of the bare repository that holds commits without files."""
+        return f"{self.directory_name}.history.git"
+
+    @property
     def local_path(self) -> Path | None:
         """The directory that a `file` URL names."""
         return Path(self.path) if self.scheme == "file" else None

@@ -36,6 +36,7 @@ class GitServer(ThreadingHTTPServer):
         self.old = False
         """Speak the old protocol, which gives no commit by its id."""
         self.redirect_to = ""
+        self.filters = True
         self.requests: list[tuple[str, str, str | None]] = []
 
     @property
@@ -133,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
             "CONTENT_TYPE": self.headers.get("Content-Type", ""),
             "CONTENT_LENGTH": str(len(body)),
             "HTTP_CONTENT_ENCODING": self.headers.get("Content-Encoding", ""),
+            "GIT_CONFIG_COUNT": "1",
+            "GIT_CONFIG_KEY_0": "uploadpack.allowFilter",
+            "GIT_CONFIG_VALUE_0": "true" if self.server.filters else "false",
             "HTTP_GIT_PROTOCOL": protocol,
             "GIT_PROTOCOL": protocol,
         }

@@ -46,7 +46,8 @@ class Site:
         return make_lock(one.lock_entry for one in resolved)
 
     def mirror(self) -> Path:
-        (found,) = (self.root / "home/mirrors").glob("*.git")
+        mirrors = (self.root / "home/mirrors").glob("*.git")
+        (found,) = (path for path in mirrors if not path.name.endswith(".history.git"))
         return found
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from smidr_ci.cancel import CancelToken
-from smidr_ci.errors import FailureKind, LayerError
+from smidr_ci.errors import FailureKind, HostError, LayerError
 from smidr_ci.layers.credentials import Credentials, HostCredentials
 from smidr_ci.layers.failures import (
     GitError,
@@ -21,6 +21,10 @@ from smidr_ci.layers.gitcmd import Git
 from smidr_ci.layers.urls import parse_url
 
 SECRET = "s3cret-token-of-the-operator"
+DAMAGED_THERE = """remote: aborting due to possible repository corruption on the remote side.
+fatal: early EOF
+fatal: fetch-pack: invalid index-pack output
+"""
 SSH_REFUSAL = """git@x: Permission denied (publickey).
 fatal: Could not read from remote repository.
 
@@ -160,6 +164,7 @@ def test_bad_netrc_is_named_by_line_without_its_content(tmp_path: Path) -> None:
         ("fatal: transport 'ext' not allowed", GitFailure.PROTOCOL),
         ("fatal: write error: No space left on device\nfatal: index-pack failed", GitFailure.DISK),
         ("error: inflate: data stream error", GitFailure.CORRUPT),
+        (DAMAGED_THERE, GitFailure.DAMAGED_THERE),
         ("fatal: something new", GitFailure.OTHER),
     ],
 )
@@ -177,3 +182,15 @@ def test_full_disk_is_a_fault_of_the_host() -> None:
     with pytest.raises(LayerError) as caught:
         raise_problems([OneLayerError("poky", "disk full", "Make room.", GitFailure.DISK)])
     assert caught.value.kind is FailureKind.DISK
+
+
+@pytest.mark.parametrize(("says", "words"), [("2.30.2", "too old"), (None, "not installed")])
+def test_host_without_a_usable_git_is_told_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, says: str | None, words: str
+) -> None:
+    if says:
+        (tmp_path / "git").write_text(f"#!/bin/sh\necho git version {says}\n", encoding="utf-8")
+        (tmp_path / "git").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(HostError, match=words):
+        Git().run(["version"], cancel=CancelToken())

@@ -195,6 +195,12 @@ def test_commit_that_nobody_has_is_an_error(site: Site, poky: GitRepository) -> 
     assert caught.value.where == "layer poky"
 
 
+def test_id_of_something_else_than_a_commit_is_an_error(site: Site, poky: GitRepository) -> None:
+    blob = poky.git("rev-parse", "HEAD:oe-init-build-env")
+    with pytest.raises(LayerError, match=f"{blob}: bad file"):
+        site.sync(LayerEntry(name="poky", git=poky.url, commit=blob))
+
+
 def test_all_layers_in_trouble_are_named_at_once(site: Site, poky: GitRepository) -> None:
     with pytest.raises(LayerError) as caught:
         site.sync(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import threading
 from pathlib import Path
@@ -83,6 +84,28 @@ def test_pack_that_breaks_off_is_fetched_again(site: Site, server: GitServer) ->
     server.cut_packs = 1
     assert site.sync(entry_for(server)).trees[0].layers
     assert sum("trying again" in line for line in site.said) == 1
+
+
+@pytest.mark.parametrize("filters", [False, True])
+def test_branch_is_verified_by_its_history_alone(
+    site: Site, poky: GitRepository, server: GitServer, *, filters: bool
+) -> None:
+    server.filters = filters
+    old = poky.git("rev-parse", "HEAD")
+    blob = poky.git("rev-parse", "HEAD:oe-init-build-env")
+    poky.commit({"meta/x.inc": ""})
+    site.sync(entry_for(server, commit=old))
+    (history,) = (site.root / "home/mirrors").glob("*.history.git")
+    held = subprocess.run(
+        ["git", "--git-dir", history, "cat-file", "-e", blob],
+        env={**os.environ, "GIT_NO_LAZY_FETCH": "1"},
+        capture_output=True,
+        check=False,
+    )
+    assert (held.returncode == 0) is not filters
+    asked = len(server.requests)
+    site.sync(entry_for(server, commit=old))
+    assert len(server.requests) == asked
 
 
 @pytest.mark.parametrize("kind", ["old", "dumb"])
@@ -182,3 +205,29 @@ def test_cancel_ends_a_fetch_at_once_and_the_next_one_works(site: Site, server: 
     server.hold_packs.set()
     again = Site(site.root)
     assert again.sync(entry_for(server)).trees[0].layers
+
+
+def test_ssh_gets_the_operators_key_and_nothing_of_ours(
+    site: Site, poky: GitRepository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Stands for the far end's sshd: notes what it was called with, runs what was asked for.
+    ssh = tmp_path / "bin/ssh"
+    ssh.parent.mkdir()
+    ssh.write_text(
+        f'#!/bin/sh\nprintf "%s\\n" "$@" "$SSH_AUTH_SOCK" >> {tmp_path}/called\n'
+        'for command; do :; done\nexec sh -c "$command"\n',
+        encoding="utf-8",
+    )
+    ssh.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{ssh.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("SSH_AUTH_SOCK", "/agent/of/the/user")
+    key = tmp_path / "a key"
+    site.options["credentials"] = Credentials(
+        hosts=(HostCredentials("git.example.com", ssh_key=key),)
+    )
+    url = f"ssh://git@git.example.com{poky.path}"
+    assert site.sync(LayerEntry(name="poky", git=url, branch="main")).trees[0].layers
+    called = (tmp_path / "called").read_text(encoding="utf-8").splitlines()
+    assert f"-i{key}" in called
+    assert "git@git.example.com" in called
+    assert "/agent/of/the/user" not in called
