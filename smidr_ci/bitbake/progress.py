@@ -35,6 +35,7 @@ class Progress:
     recipes: int = 0
     recipes_done: int = 0
     recipes_cached: int = 0
+    """When all came from the cache: its entries, which count a recipe once per variant."""
     recipes_parsed: int = 0
     recipe_errors: int = 0
     tasks_total: int = 0
@@ -89,8 +90,14 @@ def _phase(_: Progress, event: Event) -> _Changes:
     return {**{name: getattr(fresh, name) for name in counted}, **kept}
 
 
+def _cache_loaded(_: Progress, event: Event) -> _Changes:
+    entries = _count(event, "entries")
+    return {"recipes": entries, "recipes_done": entries, "recipes_cached": entries}
+
+
 def _parsing(_: Progress, event: Event) -> _Changes:
-    return {"stage": "parsing", "recipes": _count(event, "total")}
+    total = _count(event, "total")
+    return {"stage": "parsing", "recipes": total, "recipes_done": 0, "recipes_cached": 0}
 
 
 def _parse_progress(state: Progress, event: Event) -> _Changes:
@@ -236,6 +243,7 @@ def _ended(_: Progress, event: Event) -> _Changes:
 _STEPS: Final[Mapping[str, Callable[[Progress, Event], _Changes]]] = {
     "phase": _phase,
     "ui": lambda _, event: {"bitbake": _text(event, "bitbake")},
+    "cache-loaded": _cache_loaded,
     "parse-started": _parsing,
     "parse-progress": _parse_progress,
     "parse-completed": _parsed,

@@ -15,6 +15,7 @@ from typing import Any
 __all__ = ["Control", "append_line", "open_for_append"]
 
 _MAX_PLAN_BYTES = 16 * 1024 * 1024
+_LAST_BYTES = 4096
 
 
 def open_for_append(path: str) -> int:
@@ -64,6 +65,19 @@ class Control:
             if self._events < 0:
                 self._events = open_for_append(self.path("events.jsonl"))
             append_line(self._events, {"t": round(time.time(), 3), "event": name, **fields})
+
+    def last_event(self) -> dict[str, Any]:
+        """The last record of `events.jsonl`; empty when it can't be read."""
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        try:
+            fd = os.open(self.path("events.jsonl"), flags)
+            with open(fd, "rb") as file:
+                start = max(0, os.fstat(fd).st_size - _LAST_BYTES)
+                lines = os.pread(file.fileno(), _LAST_BYTES, start).splitlines()
+            record = json.loads(lines[-1])
+        except (OSError, ValueError, IndexError):
+            return {}
+        return record if isinstance(record, dict) else {}
 
     def write_result(self, result: dict[str, Any]) -> None:
         """Put `result.json` in place as a whole. Raises OSError."""

@@ -85,15 +85,32 @@ class Family:
             code = 128 + os.WTERMSIG(status) if signalled else os.WEXITSTATUS(status)
             self._ended[pid] = code
 
+    def kill(self, pid: int) -> bool:
+        """SIGKILL one process if it is a descendant; say whether it is."""
+        if pid not in descendants(os.getpid()):
+            return False
+        send(pid, signal.SIGKILL)
+        return True
+
+    def end_all(self, seconds: float) -> bool:
+        """SIGTERM every descendant, SIGKILL those that stay; False when even that left some."""
+        return self._signal_all(signal.SIGTERM, seconds) or self.kill_all(seconds)
+
     def kill_all(self, seconds: float) -> bool:
         """SIGKILL every descendant until none is left; False when some stay after `seconds`."""
+        return self._signal_all(signal.SIGKILL, seconds)
+
+    def _signal_all(self, number: int, seconds: float) -> bool:
         deadline = time.monotonic() + seconds
+        told: set[int] = set()
         while not self.is_alone():
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             for pid in descendants(os.getpid()):
-                send(pid, signal.SIGKILL)
+                if pid not in told:
+                    send(pid, number)
+                told.add(pid)
             self.wait(min(left, 0.05))
         return True
 

@@ -20,11 +20,13 @@ from .environment import (
 from .memory import oom_kills
 from .processes import Family
 from .stopping import Stop
-from .topdir import is_in_use, remove_leftovers
+from .topdir import is_in_use, remove_leftovers, server_pid
 
 __all__ = ["main"]
 
-_SERVER_S = 60.0
+_SERVER_S = 30.0
+_SERVER_END_S = 5.0
+_SAVES_FIRST = (2, 12)
 _KILL_S = 10.0
 _CANNOT_START = 127
 _DEFAULTS: dict[str, Any] = {
@@ -86,6 +88,7 @@ class Run:
         self.phase = ""
         self.code = 0
         self._console = control.open_console()
+        self._version = bitbake_version(str(self.plan["bitbake"]))
 
     def phases(self) -> None:
         """Run one after the other until one fails or a stop is asked for."""
@@ -115,7 +118,7 @@ class Run:
         else:
             environment = bare_environment(environment, bitbake, self.topdir)
         names = [str(name) for name in plan["passthrough"]]
-        return with_passthrough(environment, names, bitbake_version(bitbake))
+        return with_passthrough(environment, names, self._version)
 
     def _sourced(self, script: str, environment: dict[str, str]) -> dict[str, str]:
         """The environment after `. oe-init-build-env TOPDIR BITBAKE`; its chatter is dropped."""
@@ -159,13 +162,24 @@ class Run:
     def _outlive_server(self) -> None:
         """Wait until server and workers are gone; the server writes the parse cache at its end."""
         deadline = time.monotonic() + _SERVER_S
-        while not self.family.is_alone():
-            left = deadline - time.monotonic()
-            asked = self.family.wait(max(0.0, left))
-            if asked is not None or left <= 0:
-                self.control.event("stop", step="kill", reason="server did not end")
-                self.family.kill_all(_KILL_S)
-                return
+        if self._has_only_sleep_left():
+            server = server_pid(self.topdir)
+            if server is not None and self.family.kill(server):
+                deadline = 0.0  # the hash and PR servers that it started end cleanly
+        asked = None
+        while not self.family.is_alone() and asked is None and time.monotonic() < deadline:
+            asked = self.family.wait(deadline - time.monotonic())
+        if not self.family.end_all(_SERVER_END_S):
+            self.control.event("note", message="some processes of the build can't be ended")
+
+    def _has_only_sleep_left(self) -> bool:
+        """Whether the server has written all it will write, and takes a second to end.
+
+        From 2.12 on it saves its caches before it sends the last event (bb/command.py,
+        `finishAsyncCommand`); its idle thread then sleeps for a second (bb/server/process.py).
+        """
+        last = self.control.last_event()
+        return self._version >= _SAVES_FIRST and last.get("event") == "ui-end" and last["complete"]
 
     def _end(self) -> None:
         self.family.kill_all(_KILL_S)

@@ -8,7 +8,7 @@ import os
 
 from .control import remove
 
-__all__ = ["is_in_use", "remove_leftovers"]
+__all__ = ["is_in_use", "remove_leftovers", "server_pid"]
 
 _LEFTOVERS = ("bitbake.lock", "bitbake.sock", "hashserve.sock")
 
@@ -34,3 +34,15 @@ def remove_leftovers(topdir: str) -> None:
     for name in _LEFTOVERS:
         with contextlib.suppress(OSError):  # a directory of that name is the project's own
             remove(os.path.join(topdir, name))
+
+
+def server_pid(topdir: str) -> int | None:
+    """What `bitbake.lock` says: the server writes its pid there, and its address if it has one."""
+    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    try:
+        fd = os.open(os.path.join(topdir, "bitbake.lock"), flags)
+    except OSError:
+        return None
+    with open(fd, "rb") as lock:
+        fields = lock.read(64).split()
+    return int(fields[0]) if fields and fields[0].isdigit() else None

@@ -225,6 +225,11 @@ def _number(event: object, name: str, default: int = 0) -> int:
 
 
 _FIELDS: dict[str, Callable[[object], Record]] = {
+    # When the cache has everything, BitBake parses nothing and tells of no parsing either.
+    "CacheLoadCompleted": lambda event: {
+        "event": "cache-loaded",
+        "entries": _number(event, "num_entries"),
+    },
     "ParseStarted": lambda event: {"event": "parse-started", "total": _number(event, "total")},
     "ParseProgress": lambda event: {
         "event": "parse-progress",

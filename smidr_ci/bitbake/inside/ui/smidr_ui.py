@@ -22,6 +22,7 @@ from smidr_inside.translate import (  # type: ignore[import-not-found]  # as abo
 )
 
 _QUIET_AFTER_BYTES = 64 * 1024 * 1024
+_LAST = frozenset({"CommandCompleted", "CommandFailed", "CommandExit"})
 _EXTRA = frozenset(name.rpartition(".")[2] for name in EXTRA_EVENTS)
 
 
@@ -32,6 +33,8 @@ class Recorder:
         self._translator = Translator()
         self._left = _QUIET_AFTER_BYTES
         self._fd = -1
+        self.is_complete = False
+        """Whether the server has said that the command is over."""
         try:
             self._fd = open_for_append(path)
         except OSError as error:
@@ -39,6 +42,7 @@ class Recorder:
 
     def record(self, event: Any) -> None:
         """Write one event, if it is one to write."""
+        self.is_complete = self.is_complete or type(event).__name__ in _LAST
         if self._fd < 0:
             return
         try:
@@ -108,4 +112,6 @@ def main(server: Any, eventHandler: Any, params: Any) -> int | None:  # noqa: N8
     code: int | None = knotty.main(
         AskingServer(server), RecordingQueue(eventHandler, recorder), params
     )
+    with contextlib.suppress(OSError):
+        recorder.write({"event": "ui-end", "complete": recorder.is_complete})
     return code
