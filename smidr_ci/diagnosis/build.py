@@ -98,25 +98,33 @@ def _name_from_excerpt(item: Evidence) -> RecipeName | None:
     return None
 
 
-_PACKAGE: Final = re.compile(r"QA Issue: (?:package )?([a-z][\w.+-]{1,100}):? (?!Issue)")
+_PACKAGE: Final = re.compile(
+    r"QA Issue: (?:package )?((?!package\b)[a-z][\w.+-]{1,100}):? (?!Issue)"
+)
+_SHIPPED: Final = re.compile(r"([a-z][\w.+-]{1,100}): Files/directories were installed but not")
 _PACKAGE_SUFFIX: Final = re.compile(
     r"-(?:dev|dbg|doc|src|staticdev|locale.*|bin|lib|utils|examples|ptest)$"
 )
 
 
 def _name_from_packages(evidence: Sequence[Evidence]) -> RecipeName | None:
-    """Old releases name only the package: what all of them have in common is the recipe."""
-    packages = sorted({m[1] for e in evidence if (m := _PACKAGE.search(e.message))})
+    """Old releases name only the package: what several have in common is the recipe."""
+    for item in evidence:
+        if shipped := _SHIPPED.search(item.message):
+            return RecipeName(shipped[1])
+    packages = sorted({m[1] for item in evidence if (m := _PACKAGE.search(item.message))})
     if not packages:
         return None
     first, last = packages[0], packages[-1]
     same = next(
         (i for i, (a, b) in enumerate(zip(first, last, strict=False)) if a != b), len(first)
     )
-    common = first[:same]
+    common = _PACKAGE_SUFFIX.sub("", first[:same])
     if len(packages) > 1 and common not in packages:
         common = common.rpartition("-")[0]
-    return RecipeName(_PACKAGE_SUFFIX.sub("", common)) if len(common) > 1 else None
+    elif len(packages) == 1 and "-" in common:
+        return None
+    return RecipeName(common) if len(common) > 1 else None
 
 
 def _unexplained(

@@ -19,6 +19,7 @@ from smidr_ci.diagnosis.match import (
 )
 from smidr_ci.diagnosis.model import ExcerptLine
 from smidr_ci.diagnosis.names import RecipeName, from_work_path, strip_variants
+from smidr_ci.diagnosis.pending import Pending
 from smidr_ci.diagnosis.reader import Hit, LogReader
 from smidr_ci.diagnosis.rules.base import Weight
 from smidr_ci.diagnosis.standalone import StandaloneFailures
@@ -27,8 +28,10 @@ from smidr_ci.diagnosis.summary import SummaryReader
 __all__ = ["Collector"]
 
 _MAX_FAILURES: Final = 400
+_MAX_LINES_EACH: Final = 5000
+_DECISIVE: Final = (b"ERROR: Task ", b"Logfile of ", b"Killed", b"o space left", b"ummary: ")
+_IMPORTANT: Final = (*_DECISIVE, b"ERROR: ", b"FATAL: ")
 _MAX_WARNINGS: Final = 200
-_MAX_PENDING: Final = 60
 _MAX_SEEN: Final = 60_000
 _ECHOES: Final = (
     "oe_runmake failed",
@@ -37,8 +40,6 @@ _ECHOES: Final = (
     "bb_fatal",
     "Build failed",
 )
-_PENDING_REACH: Final = 4000
-"""Lines: what stands further above a failed task's name has nothing to do with it."""
 
 
 class Collector:
@@ -50,11 +51,10 @@ class Collector:
         self.summary = SummaryReader()
         self._alone = StandaloneFailures(self._new_failure)
         self._current: Failure | None = None
-        self._pending: list[Evidence] = []
-        self._pending_name: RecipeName | None = None
-        self._pending_task: str | None = None
+        self._pending = Pending()
         self._after_warning = False
         self._seen: set[int] = set()
+        self._spent: dict[int, int] = {}
         self._log = "console"
 
     def read(self, reader: LogReader, log: str = "console") -> None:
@@ -67,7 +67,8 @@ class Collector:
             if len(self._seen) > _MAX_SEEN:
                 self._seen.clear()
             self._seen.add(key)
-            self._take(hit)
+            if self._may_spend_time_on(hit.raw):
+                self._take(hit)
         self.summary.lines += reader.lines
         self.summary.bytes += reader.bytes
 
@@ -107,6 +108,15 @@ class Collector:
 
     # Lines
 
+    def _may_spend_time_on(self, raw: bytes) -> bool:
+        """After thousands of different lines of one failure only decisive ones are looked at."""
+        owner = self._current.order if self._current else -1
+        spent = self._spent[owner] = self._spent.get(owner, 0) + 1
+        if spent <= _MAX_LINES_EACH:
+            return True
+        words = _IMPORTANT if spent <= 10 * _MAX_LINES_EACH else _DECISIVE
+        return any(word in raw for word in words)
+
     def _take(self, hit: Hit) -> None:
         text = hit.text
         if not text.in_block and self.summary.take(text.body, hit):
@@ -121,7 +131,9 @@ class Collector:
         elif reference:
             self._take_hint(reference)
         head = head_of(text.body)
-        if (head and not text.in_block) or (head and head.task and head.level == "ERROR"):
+        if head and head.level == "OUTPUT":
+            self._take_labelled_output(head, hit)
+        elif (head and not text.in_block) or (head and head.task and head.level == "ERROR"):
             self._take_message(head, hit)
         else:
             self._take_output(hit, head, in_block=text.in_block)
@@ -145,10 +157,10 @@ class Collector:
             self._current = self._alone.add(self._evidence(hit, found), head)
         else:
             found = found or _fallback(head, hit)
-            self._pending_name = self._pending_name or head.name
+            self._pending.note(head.name)
             if self._current is None or self._current.category is not None:
                 self._current = None
-                self._hold(self._evidence(hit, found))
+                self._pending.hold(self._evidence(hit, found))
             else:
                 self._current.add(self._evidence(hit, found))
 
@@ -183,12 +195,12 @@ class Collector:
         text = hit.text
         if not in_block and self._alone.continuation(text.body):
             return
-        found = best_match(hit, head, current.task if current else self._pending_task)
+        found = best_match(hit, head, current.task if current else self._pending.task)
         if head and (found is None or found.rule.is_generic):
             found = _echo_or_frame(head, hit) or found
         name = from_work_path(text.body)
         if name and current is None:
-            self._pending_name = self._pending_name or name
+            self._pending.note(name)
         if not found:
             return
         item = self._evidence
@@ -202,7 +214,7 @@ class Collector:
             if not self._after_warning and current.wants(found.weight):
                 current.add(item(hit, found))
         else:
-            self._hold(item(hit, found, in_block=in_block))
+            self._pending.hold(item(hit, found, in_block=in_block))
 
     # Who failed
 
@@ -214,18 +226,14 @@ class Collector:
         failure.learn(reference.name, exact=True)
         failure.recipe_file = failure.recipe_file or reference.recipe_file
         failure.task_log = failure.task_log or reference.task_log
-        for item in self._pending:
-            if hit.number - item.number < _PENDING_REACH:
-                failure.add(item)
-        self._clear_pending()
+        self._pending.give_to(failure, hit.number)
         self._after_warning = False
         failure.ended = reference.ends
         self._current = None if reference.ends else failure
 
     def _take_hint(self, reference: TaskRef) -> None:
         if self._current is None:
-            self._pending_name = self._pending_name or reference.name
-            self._pending_task = self._pending_task or reference.task
+            self._pending.note_reference(reference)
         elif self._current.category is None:
             self._current.learn(reference.name, exact=False)
 
@@ -256,39 +264,16 @@ class Collector:
             self.failures.append(failure)
         return failure
 
-    # Evidence without an owner yet
-
-    def _hold(self, item: Evidence) -> None:
-        if len(self._pending) >= _MAX_PENDING:
-            weakest = min(self._pending, key=lambda known: (known.weight, known.number))
-            if weakest.weight > item.weight:
-                return
-            self._pending.remove(weakest)
-        self._pending.append(item)
-
-    def _clear_pending(self) -> None:
-        self._pending, self._pending_name, self._pending_task = [], None, None
-
     def _flush_pending_alone(self) -> None:
-        pending = self._pending
         known = [failure for failure in self.failures if failure.evidence or failure.task]
-        if known:
-            tasks = [failure for failure in known if failure.category is None]
-            pending = [item for item in pending if item.in_block or item.weight >= Weight.ROOT]
-            if len(tasks) == 1 and not any(e.weight > Weight.ECHO for e in tasks[0].evidence):
-                for item in pending:
-                    tasks[0].add(item)
-                pending = []
-            pending = [item for item in pending if item.weight >= Weight.CAUSE]
-        if not known and max((item.weight for item in pending), default=0) < Weight.LIKELY:
-            pending = [item for item in pending if item.in_block]
-        if pending or (self._pending_task and not known):
+        items = self._pending.settle(known)
+        if items or (self._pending.task and not known):
             failure = self._new_failure()
-            failure.task = self._pending_task
-            failure.learn(self._pending_name, exact=False)
-            for item in pending:
+            failure.task = self._pending.task
+            failure.learn(self._pending.name, exact=False)
+            for item in items:
                 failure.add(item)
-        self._clear_pending()
+        self._pending.clear()
 
     def _evidence(self, hit: Hit, found: Matched, *, in_block: bool = False) -> Evidence:
         return Evidence(

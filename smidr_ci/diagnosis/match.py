@@ -92,6 +92,9 @@ def best_match(hit: Hit, head: Head | None, task: str | None) -> Matched | None:
     if best is None:
         return None
     known = {name: value for name, value in groups.items() if value}
+    if not hit.is_complete:
+        # The log was cut in this line: what reaches its end may be half a name.
+        known = {name: value for name, value in known.items() if not body.endswith(value)}
     if best.beside is not None:
         known |= _beside(best, hit)
     return _with_next_line(best, hit, known)

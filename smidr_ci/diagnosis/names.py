@@ -15,7 +15,7 @@ _VERSION_START: Final = re.compile(
     r"-(?=v?\d|(?:git|svn|hg|gitr|AUTOINC|from-git|master|main|dev|latest|trunk|unstable"
     r"|\$\{PV\})(?:[-+_.]|$))"
 )
-_SERIES_THEN_VERSION: Final = re.compile(r"^(\d{1,2}(?:\.\d)?)-(?=v?\d{1,4}[._][\w.+])")
+_SERIES_THEN_VERSION: Final = re.compile(r"^(\d{1,2}(?:\.\d)?)-(?=v?\d)")
 _FILE: Final = re.compile(
     r"(?:^|/)(?P<pn>[^/_\s]+(?:_(?!v?\d|git|svn"
     r"|%)[^/_\s]+){0,3})(?:_(?P<pv>[^/\s]{1,160}))?\.bb(?:append)?$"

@@ -15,15 +15,14 @@ from smidr_ci.diagnosis.text import LogText, clean
 __all__ = ["NEEDLES", "ByteSource", "Hit", "LogReader", "Neighbour"]
 
 NEEDLES: Final[tuple[bytes, ...]] = (
-    b"ERROR", b"rror:", b"rror ", b"rror(", b"rror[", b"Error\n", b"WARNING", b"atal:", b"FATAL",
-    b"ailed", b"FAILED", b"ailure", b"***", b"annot ", b"an't ", b"ould not ", b"nable to ",
-    b"illed", b"No such ", b"not found", b"ndefined reference", b"was skipped", b"o space left",
-    b"isk full", b"nparsed line", b"ermission denied", b"egmentation fault", b"imed out",
-    b"Log data follows", b"Summary: ", b"tate summary: ", b"BB_VERSION", b"othing provides",
-    b"onflict", b"ismatch", b"xception: ", b"Interrupt", b"-applied", b"not exist",
-    b"already exist", b"ot permitted", b"rejected", b"DEPENDS", b"dependency chain",
-    b"not supported", b"not a directory", b"nimplemented:", b"too long", b"QA Issue",
-    b"not recognized",
+    b"ERROR", b"rror:", b"rror ", b"rror[E", b"WARNING: ", b"atal: ", b"FATAL: ", b"ailed",
+    b"FAILED", b"*** ", b"annot ", b"an't ", b"ould not ", b"nable to ", b"illed", b"No such ",
+    b"not found", b"ndefined reference", b"ndefined symbol", b"was skipped", b"o space left",
+    b"isk full", b"ermission denied", b"egmentation fault", b"imed out", b"ummary: ",
+    b"BB_VERSION", b"othing provides", b"onflict", b"ismatch", b"xception: ", b"Interrupt",
+    b"-applied", b"not exist", b"already exist", b"ot permitted", b" PROVIDES ",
+    b"dependency chain", b"not supported", b"not a directory", b"nimplemented:", b"too long",
+    b"QA Issue", b"not recognized", b"dial tcp",
 )  # fmt: skip
 """A line without any of these is never looked at. Each costs 0.05 s per 100 MB, hits cost more."""
 
@@ -52,7 +51,7 @@ class Neighbour:
 class Hit:
     """One line that may matter, while its surroundings are still in memory."""
 
-    __slots__ = ("_end", "_reader", "_start", "number", "raw", "text")
+    __slots__ = ("_end", "_reader", "_start", "_text", "number", "raw")
 
     def __init__(self, reader: LogReader, start: int, end: int, number: int) -> None:
         self._reader = reader
@@ -60,7 +59,14 @@ class Hit:
         self._end = end
         self.number = number
         self.raw = reader.window[start:end]
-        self.text = clean(self.raw)
+        self._text: LogText | None = None
+
+    @property
+    def text(self) -> LogText:
+        """The line, cleaned when it is first asked for."""
+        if self._text is None:
+            self._text = clean(self.raw)
+        return self._text
 
     @property
     def offset(self) -> int:
@@ -168,11 +174,35 @@ class LogReader:
 
     def _spans(self, begin: int, limit: int) -> list[tuple[int, int]]:
         window = self.window
+        find = window.find
         spans: dict[int, int] = {}
         for needle in NEEDLES:
-            position = window.find(needle, begin, limit)
+            position = find(needle, begin, limit)
             while position >= 0:
-                end = _line_end(window, position)
-                spans[_line_start(window, position)] = end
-                position = window.find(needle, max(end, position + 1), limit)
-        return sorted((start, end) for start, end in spans.items() if start >= begin)
+                start = window.rfind(b"\n", begin, position) + 1 or begin
+                if start in spans:
+                    end = spans[start]
+                else:
+                    end = find(b"\n", position)
+                    if end < 0:
+                        end = len(window)
+                    spans[start] = end
+                position = find(needle, end, limit)
+        return [
+            (start, end)
+            for start, end in self._split_carriages(sorted(spans.items()))
+            if start >= begin
+        ]
+
+    def _split_carriages(self, lines: list[tuple[int, int]]) -> Iterator[tuple[int, int]]:
+        """Lines that a progress bar wrote over: each part that still may matter."""
+        window = self.window
+        for start, end in lines:
+            if window.find(b"\r", start, end - 1) < 0:
+                yield start, end
+                continue
+            position = start
+            for part in window[start:end].split(b"\r"):
+                if any(needle in part for needle in NEEDLES):
+                    yield position, position + len(part)
+                position += len(part) + 1

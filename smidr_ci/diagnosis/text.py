@@ -22,7 +22,7 @@ _PREFIX: Final = re.compile(
     r"(?:section_(?:start|end):\d{1,12}:[\w.-]{1,80}(?:\[[^\]]{0,80}\])?\s?"
     # GitHub, GitLab (with stream mark), Jenkins pipelines, kas, PetaLinux
     r"|\[?\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d(?:[.,:]\d{1,9})?(?:Z|\s?[+-]\d\d:?\d\d)?\]?"
-    r"(?:\s\d\d[OE][+ ]?(?=\s|$)|\s{1,2}-\s(?:[A-Z]{4,8}|\d{1,7})\s{0,8}-(?=\s))?(?:\s|$)"
+    r"(?:\s\d\d[OE](?:\+|\s|$)|\s{1,2}-\s(?:[A-Z]{4,8}|\d{1,7})\s{0,8}-(?=\s))?\s?"
     r"|\[\d{1,2}:\d\d:\d\d(?:\.\d{1,6})?\]\s{0,3}"
     r"|\d\d:\d\d:\d\d(?:[.,]\d{1,6})?(?:\s{1,2}|\s\|\s)(?=\S)"
     r"|\[(?:INFO|ERROR|WARN|WARNING|DEBUG|NOTE|TRACE)\s?\]\s{0,3}:?\s?"
@@ -46,7 +46,7 @@ _RESIDUE: Final = re.compile(
 _PROGRESS_HEAD: Final = re.compile(
     r"(?:Loading cache|Parsing recipes|Initialising tasks"
     r"|Checking sstate mirror object availability|"
-    r"Currently +\d+ running tasks[^%]{0,80}|Setscene tasks: \d+ of \d+|Running tasks)[^E]{0,400}?"
+    r"Currently +\d+ running tasks[^%]{0,80}|Setscene tasks: \d+ of \d+|Running tasks).{0,400}?"
     r"(?=(?:ERROR|WARNING|FATAL): )"
 )
 

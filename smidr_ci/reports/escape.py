@@ -11,7 +11,7 @@ __all__ = ["cell", "clip", "fenced", "inline", "plain_line", "workflow_data", "w
 
 # All that Markdown, HTML, GitHub or GitLab could take for markup, as HTML entities: mentions,
 # issue numbers, emoji, math, autolinks and table bars included.
-_MARKUP: Final = re.compile(r"[&<>\"'`*_\[\]{}()#+!|~$@:\\^=%-]")
+_MARKUP: Final = re.compile(r"[&<>`*_\[\]#|~$@:\\!]")
 _BACKTICKS: Final = re.compile(r"`+")
 
 

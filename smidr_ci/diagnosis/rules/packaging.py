@@ -46,7 +46,7 @@ RULES: Final = (
         r"(?:QA Issue: )?(?P<package>\S{1,160}): Files/directories were installed but not shipped",
         ("installed but not shipped",),
         Weight.DETAIL,
-        hint="Add the paths to FILES:${PN} (or another package), delete them in do_install, or "
+        hint="Add the paths to FILES:${{PN}} (or another package), delete them in do_install, or "
         "inherit the class that packages them.",
         warning=True,
     ),

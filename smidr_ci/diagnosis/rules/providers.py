@@ -78,7 +78,7 @@ RULES: Final = (
         Category.MISSING_PROVIDER,
         r"Nothing (?P<kind>R?PROVIDES) '(?P<missing>[^']{1,200})'"
         r"(?: \(but (?P<asker>.{1,600}?) (?:R?DEPENDS on|otherwise))?",
-        ("PROVIDES '",),
+        ("PROVIDES ",),
         Weight.CAUSE,
         hint="No recipe of the configured layers provides {missing}: add the layer that has it, "
         "correct the name, or drop the dependency.",

@@ -10,12 +10,13 @@ from smidr_ci.diagnosis.rules.base import Rule, Weight, Where
 __all__ = ["RULES"]
 
 _SOURCE: Final = r"(?P<file>(?:\.{0,2}/)?[\w.+@%~<>/,=-][^\s:()'\"]{0,400}?):(?P<line>\d{1,7})"
+_START: Final = r"^\s{0,8}(?:\[[\d/ %]{1,16}\] )?"
 
 RULES: Final = (
     Rule(
         "compiler-missing-header",
         Category.COMPILE,
-        rf"{_SOURCE}(?::(?P<column>\d{{1,5}}))?: (?:fatal )?error: '?(?P<missing>[^\s':]{{1,200}})'?"
+        rf"{_START}{_SOURCE}(?::(?P<column>\d{{1,5}}))?: (?:fatal )?error: '?(?P<missing>[^\s':]{{1,200}})'?"
         r"(?:: No such file or directory| file not found)",
         ("No such file", "file not found"),
         Weight.CAUSE + 6,
@@ -26,7 +27,7 @@ RULES: Final = (
     Rule(
         "compiler-ice",
         Category.COMPILE,
-        rf"(?:{_SOURCE}(?::(?P<column>\d{{1,5}}))?: )?internal compiler error: (?P<what>.{{1,300}})",
+        rf"(?:{_START}{_SOURCE}(?::(?P<column>\d{{1,5}}))?: )?internal compiler error: (?P<what>.{{1,300}})",
         ("internal compiler error",),
         Weight.CAUSE + 6,
         hint="The compiler itself crashed: try a lower optimisation for this recipe or another "
@@ -35,7 +36,7 @@ RULES: Final = (
     Rule(
         "compiler-error",
         Category.COMPILE,
-        rf"^\s{{0,4}}{_SOURCE}(?::(?P<column>\d{{1,5}}))?:\s?(?:\d{{1,5}}: )?(?:fatal )?[eE]rror(?: C?\d{{1,6}})?: (?P<what>.{{1,400}})",
+        rf"{_START}{_SOURCE}(?::(?P<column>\d{{1,5}}))?:\s?(?:\d{{1,5}}: )?(?:fatal )?[eE]rror(?: C?\d{{1,6}})?: (?P<what>.{{1,400}})",
         ("rror: ", "rror "),
         Weight.CAUSE + 5,
         hint="The first compiler error is the one to mend; later ones often follow from it.",
@@ -44,7 +45,7 @@ RULES: Final = (
     Rule(
         "compiler-werror",
         Category.COMPILE,
-        rf"^\s{{0,4}}{_SOURCE}(?::(?P<column>\d{{1,5}}))?: sorry, unimplemented: (?P<what>.{{1,300}})",
+        rf"{_START}{_SOURCE}(?::(?P<column>\d{{1,5}}))?: sorry, unimplemented: (?P<what>.{{1,300}})",
         ("sorry, unimplemented",),
         Weight.CAUSE + 6,
         hint="The compiler does not support this for the target it is set to: check the tune and "
@@ -63,7 +64,7 @@ RULES: Final = (
     Rule(
         "linker-undefined-at",
         Category.LINK,
-        rf"^\s{{0,4}}{_SOURCE}:(?: error:)? undefined (?:reference|symbol)s? ?(?:to|:)? ?(?P<symbol>.{{0,300}})",
+        rf"{_START}{_SOURCE}:(?: error:)? undefined (?:reference|symbol)s? ?(?:to|:)? ?(?P<symbol>.{{0,300}})",
         ("undefined reference", "undefined symbol"),
         Weight.CAUSE + 7,
         hint="{symbol} is in none of the linked libraries: a library is missing from DEPENDS or "
@@ -191,8 +192,8 @@ RULES: Final = (
     Rule(
         "shell-command-not-found",
         Category.COMPILE,
-        r"(?P<missing>[\w./+-]{1,200}): (?:command )?not found$|exec: \"?(?P<exe>[^\":]{1,200})\"?: executable file not found|"
-        r"(?P<exe2>[\w./+-]{1,200}): No such file or directory$.{0}",
+        r"(?:^|[\s:'\"])(?P<missing>[\w./+-]{1,200}): (?:command )?not found$|exec: \"?(?P<exe>[^\":]{1,200})\"?: executable file not found|"
+        r"(?:^|\s)(?P<exe2>[\w./+-]{1,200}): No such file or directory$",
         ("not found", ": No such file or directory"),
         Weight.LIKELY + 2,
         hint="A program that the task calls is missing: add its -native recipe to DEPENDS, or the "
