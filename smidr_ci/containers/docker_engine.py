@@ -183,15 +183,20 @@ class DockerRuntime:
         self._signal(handle, "SIGKILL")
 
     def _signal(self, handle: Handle, name: str) -> None:
-        with (
-            _Ignoring(404, 409),
-            self.engine.calling(f"send {name} to the container of {handle.build_id}"),
-        ):
-            self.engine.api.kill(handle.container_id, name)
+        try:
+            with self.engine.calling(f"send {name} to the container of {handle.build_id}"):
+                self.engine.api.kill(handle.container_id, name)
+        except EngineRefusalError as error:
+            # Docker refuses to signal what does not run with 409, Podman with 500 and these words.
+            if error.status not in {404, 409} and "can only kill running" not in error.answer:
+                raise
 
     def remove(self, handle: Handle) -> None:
         """Remove the container, running or not; back when it is gone."""
         deadline = self._clock.monotonic() + _REMOVAL_S
+        if self.engine.facts.is_podman:
+            # Its forced removal asks politely first, and waits ten seconds.
+            self.kill(handle)
         while True:
             try:
                 with _Ignoring(404), self.engine.calling(f"remove container {handle.build_id}"):
@@ -298,7 +303,7 @@ class _Ignoring:
 
 def _explained(error: EngineRefusalError, name: str, spec: ContainerSpec) -> EngineError:
     hint = ""
-    if error.status == 409:
+    if error.status == 409 or "already in use" in error.answer:
         hint = (
             f"A container of this name is left over. If build {spec.build_id} does not run, "
             f"remove it: docker rm -f {name}"

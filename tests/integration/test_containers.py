@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import select
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
@@ -305,6 +306,8 @@ def test_terminal_is_a_terminal_inside_too(runtime: DockerRuntime, spec: Contain
     thread.start()
     seen = b""
     while b"terminal" not in seen:
+        ready, _, _ = select.select([keyboard], [], [], 30)
+        assert ready, "the container wrote nothing"
         seen += os.read(keyboard, 1000)
     os.write(keyboard, b"42\r")
     thread.join(30)

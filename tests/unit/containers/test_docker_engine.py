@@ -15,7 +15,13 @@ from smidr_ci.containers.runtime import ContainerSpec, Exit, Handle, User
 from smidr_ci.engine import Engine, EngineUnreachableError
 from smidr_ci.errors import EngineError
 from tests.fakes.clock import FakeClock
-from tests.fakes.docker_api import Answer, FakeDockerApi, Request, collect_lost_sockets
+from tests.fakes.docker_api import (
+    VERSION,
+    Answer,
+    FakeDockerApi,
+    Request,
+    collect_lost_sockets,
+)
 
 # The SDK leaves a socket that could not connect to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -181,3 +187,40 @@ def test_list_tells_builds_by_their_labels(api: FakeDockerApi, runtime: DockerRu
     entry = {"Id": "c9", "Labels": labels, "State": "exited"}
     api.on("GET", "/containers/json", Answer(json=[entry]))
     assert runtime.list_builds() == [Handle("acme-1", "c9", is_running=False, role="shell")]
+
+
+def test_podmans_way_to_say_that_nothing_runs_is_understood(
+    api: FakeDockerApi, runtime: DockerRuntime
+) -> None:
+    words = "can only kill running containers. c1 is in state exited: container state improper"
+    api.on("POST", "/containers/c1/kill", Answer(500, {"message": words}))
+    runtime.interrupt(HANDLE)
+    runtime.kill(HANDLE)
+
+
+def test_podman_is_told_to_kill_before_it_removes(
+    api: FakeDockerApi, runtime: DockerRuntime
+) -> None:
+    components = [{"Name": "Podman Engine"}]
+    api.on("GET", "/version", Answer(json={**VERSION, "Components": components}))
+    api.on("POST", "/containers/c1/kill", Answer(204))
+    api.on("DELETE", "/containers/c1", Answer(204))
+    runtime.remove(HANDLE)
+    assert api.requests[-2].query == {"signal": "SIGKILL"}
+    assert api.requests[-1].query["force"] == "True"
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        Answer(409, {"message": "Conflict. The container name is in use"}),
+        Answer(500, {"message": "creating container storage: that name is already in use"}),
+    ],
+)
+def test_left_over_container_is_named_with_the_command_that_removes_it(
+    api: FakeDockerApi, runtime: DockerRuntime, refusal: Answer
+) -> None:
+    api.on("POST", "/containers/create", refusal)
+    with pytest.raises(EngineError) as caught:
+        runtime.start(SPEC)
+    assert "docker rm -f smidr-build-acme-1" in caught.value.hint
