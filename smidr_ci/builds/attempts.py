@@ -54,8 +54,8 @@ def _keep_parse_cache(
 ) -> None:
     # A driver that was killed may have left BitBake in the middle of writing its cache.
     if execution.result is not None and not execution.result.oom_kills:
-        files = [str(path) for path in cache_files(workspace.build)]
-        host.parse_cache.save(prepared.parse_cache_key, workspace.build, files)
+        for key, folder in prepared.parse_caches(workspace):
+            host.parse_cache.save(key, folder, [str(path) for path in cache_files(folder)])
 
 
 def _figures(progress: Progress) -> Mapping[str, object]:

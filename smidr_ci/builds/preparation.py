@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,16 +46,24 @@ class Preparation:
     image: BuilderImage
     caches: CacheDirs
 
-    @property
-    def parse_cache_key(self) -> str:
-        """Builds with the same key may use each other's parse cache."""
+    def parse_caches(self, workspace: Workspace) -> Iterator[tuple[str, Path]]:
+        """Key and host directory of each part of the parse cache.
+
+        Builds with the same key may use each other's. A TMPDIR outside of TOPDIR is a part of
+        its own.
+        """
+        yield self._parse_cache_key("build"), workspace.build
+        if "tmp" in workspace.extra:
+            yield self._parse_cache_key("tmp"), workspace.extra["tmp"]
+
+    def _parse_cache_key(self, part: str) -> str:
         return cache_key(
             bitbake=f"{self.layers.bitbake} {self.layers.bitbake_version}",
             layers=[str(path) for path in self.layers.bblayers],
             machine=self.config.resolved_machine or "",
             distro=self.config.base.distro or "",
             multiconfig=" ".join(self.config.build.multiconfig),
-            trust=f"trusted {self.request.customer}",
+            trust=f"trusted {self.request.customer} {part}",
         )
 
 
@@ -93,7 +102,8 @@ def furnish(
 ) -> tuple[ContainerSpec, Plan]:
     """Fill a fresh workspace and the control directory; say which container to start."""
     if not prepared.request.clean:
-        host.parse_cache.seed(prepared.parse_cache_key, workspace.build)
+        for key, folder in prepared.parse_caches(workspace):
+            host.parse_cache.seed(key, folder)
     _write_conf(host, prepared, workspace)
     plan = _plan(host, prepared, control.parent.name)
     make_marked_dir(control.parent)

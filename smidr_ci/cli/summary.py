@@ -31,14 +31,21 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
     if record.stages:
         yield "Stages", ", ".join(_stage(stage) for stage in record.stages)
     tasks = record.tasks
-    if "recipes" in tasks:
-        cached = tasks.get("recipes_cached", 0)
-        yield "Recipes", f"{tasks['recipes']}, {cached} of them from the parse cache"
+    if tasks.get("recipes"):
+        yield "Recipes", _recipes(tasks)
     if "total" in tasks:
         yield "Tasks", _tasks(tasks)
     figures = record.sstate
     if figures is not None:
         yield "Sstate", _sstate(figures)
+
+
+def _recipes(tasks: Mapping[str, int]) -> str:
+    if not tasks.get("recipes_parsed"):
+        return f"{tasks['recipes']}, all from the parse cache"
+    return (
+        f"{tasks['recipes_parsed']} parsed, {tasks.get('recipes_cached', 0)} from the parse cache"
+    )
 
 
 def _tasks(tasks: Mapping[str, int]) -> str:

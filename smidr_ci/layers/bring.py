@@ -104,7 +104,7 @@ class Bringer:
         with mirror.reading(self.cancel):
             facts = read_commit(self.git, mirror.path, commit, self.cancel)
             time = self.trees.claim_time(facts.time, facts.tree, self.cancel)
-            writer = TreeWriter(tree, time)
+            writer = TreeWriter(tree, time, self.trees.shared)
             submodules = write_commit(self.git, mirror.path, commit, writer, self.cancel)
         return {"submodules": submodules, **_look_around(tree)}
 

@@ -72,7 +72,7 @@ def snapshot(
                 content: str = content,
             ) -> Mapping[str, Any]:
                 base = time_of_content(content)
-                writer = TreeWriter(tree, store.claim_time(base, content, cancel))
+                writer = TreeWriter(tree, store.claim_time(base, content, cancel), store.shared)
                 _copy(source.root, files, hashes, writer, cancel)
                 return describe(tree)
 

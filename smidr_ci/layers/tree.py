@@ -29,6 +29,7 @@ _NOTES: Final = "notes.json"
 _LEASE: Final = "lease"
 _TREE: Final = "tree"
 _TIMES: Final = "times.json"
+_SHARED: Final = ".metadata"
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,11 @@ class TreeStore:
 
     root: Path
     locks: Path
+
+    @property
+    def shared(self) -> Path:
+        """Files that trees have in common, by content; one that no tree uses has one link."""
+        return self.root / _SHARED
 
     def find(self, repository: str, commit: str) -> StoredTree | None:
         """The tree, if it is complete; reads one small file.
@@ -196,7 +202,15 @@ class TreeStore:
                 if lease is None:
                     return False
                 remove_marked_tree(tree.home, self.root)
+        self._drop_unused()
         return True
+
+    def _drop_unused(self) -> None:
+        for folder, _, names in os.walk(self.shared):
+            for name in names:
+                with suppress(FileNotFoundError):
+                    if os.lstat(f"{folder}/{name}").st_nlink == 1:
+                        os.unlink(f"{folder}/{name}")
 
 
 @cache

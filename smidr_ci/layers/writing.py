@@ -2,10 +2,14 @@
 
 BitBake's parse cache is valid while modification times are equal to the recorded ones
 (bb/cache.py), so the same content has to have the same time in every tree and on every host.
+From the middle of 2024 on it compares inode numbers too (bb/parse/__init__.py), so trees share
+the files that BitBake parses by hard links.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import hashlib
 import os
 from collections.abc import Iterable
@@ -47,9 +51,11 @@ class TreeWriter:
     Each path is checked; links are made last, so no file is ever written through one.
     """
 
-    def __init__(self, root: Path, other_time: int) -> None:
+    def __init__(self, root: Path, other_time: int, shared: Path | None = None) -> None:
+        """`shared` keeps one file per content for all trees, on the same file system."""
         self._root = str(root)
         self._other_time = other_time
+        self._shared = shared
         self._made: set[str] = {""}
         self._links: list[tuple[str, str]] = []
         self._bytes = 0
@@ -60,18 +66,47 @@ class TreeWriter:
     ) -> None:
         """Write one file; raises `LayerError` for a path or an amount that can't be right."""
         self._enter(path)
-        time = time_of_content(blob_id) if is_metadata(path) else self._other_time
-        fd = os.open(f"{self._root}/{path}", _WRITE, 0o600)
+        place, mode = f"{self._root}/{path}", 0o555 if is_executable else 0o444
+        if not is_metadata(path):
+            self._write(place, chunks, mode, self._other_time)
+            return
+        self._write(place, chunks, mode, time_of_content(blob_id))
+        if self._shared is not None:
+            self._share(place, self._shared / blob_id[:2] / f"{blob_id[2:]}-{mode:o}")
+
+    def _write(self, place: str, chunks: Iterable[bytes], mode: int, time: int) -> None:
+        fd = os.open(place, _WRITE, 0o600)
         try:
             for chunk in chunks:
                 self._count(len(chunk))
                 view = memoryview(chunk)
                 while view:
                     view = view[os.write(fd, view) :]
-            os.fchmod(fd, 0o555 if is_executable else 0o444)
+            os.fchmod(fd, mode)
             os.utime(fd, (time, time))
         finally:
             os.close(fd)
+
+    def _share(self, place: str, kept: Path) -> None:
+        """Make `place` and `kept` one file: the one that is kept already, if it is whole."""
+        spare = f"{self._root}.link"
+        kept.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            os.link(place, kept)
+        except FileExistsError:
+            try:
+                os.link(kept, spare)
+                if os.stat(spare).st_size == os.stat(place).st_size:
+                    os.replace(spare, place)
+                    return
+                os.unlink(spare)
+            except OSError as error:
+                if error.errno not in {errno.EMLINK, errno.ENOENT}:
+                    raise
+            # Truncated by a power cut, or linked as often as the file system can: ours from now on.
+            kept.unlink(missing_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.link(place, kept)
 
     def add_link(self, path: str, target: str) -> None:
         """Note a symbolic link; it is made as it is, wherever it points."""

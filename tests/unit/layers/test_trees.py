@@ -218,3 +218,43 @@ def test_store_that_cannot_be_made_is_a_fault_of_the_host(site: Site, poky: GitR
     (site.root / "home").write_text("in the way", encoding="utf-8")
     with pytest.raises(HostError, match="can't write to the layer store"):
         tree_of(site, poky)
+
+
+def test_trees_share_the_files_that_bitbake_parses_and_no_others(
+    site: Site, poky: GitRepository
+) -> None:
+    poky.commit({"README": "one\n", "meta/changing_1.0.bb": "A = '1'\n"})
+    first = tree_of(site, poky)
+    poky.commit({"meta/changing_1.0.bb": "A = '2'\n"})
+    second = tree_of(site, poky)
+
+    def inodes(path: str) -> int:
+        return len({(tree / path).stat().st_ino for tree in (first, second)})
+
+    assert inodes(RECIPE) == 1
+    assert inodes("meta/changing_1.0.bb") == 2
+    assert inodes("README") == 2
+    assert (second / "meta/changing_1.0.bb").read_text() == "A = '2'\n"
+
+
+def test_a_truncated_shared_file_is_not_used_again(site: Site, poky: GitRepository) -> None:
+    first = tree_of(site, poky)
+    whole = (first / RECIPE).read_bytes()
+    (shared,) = [
+        path
+        for path in site.store.trees.joinpath(".metadata").rglob("*")
+        if path.is_file() and path.stat().st_ino == (first / RECIPE).stat().st_ino
+    ]
+    shared.chmod(0o644)
+    shared.write_bytes(b"")
+    poky.commit({"README": "more\n"})
+    assert (tree_of(site, poky) / RECIPE).read_bytes() == whole
+
+
+def test_removing_the_last_tree_removes_what_trees_shared(site: Site, poky: GitRepository) -> None:
+    tree_of(site, poky)
+    (stored,) = site.store.list_trees()
+    assert site.store.remove_tree(stored)
+    assert not [
+        path for path in site.store.trees.joinpath(".metadata").rglob("*") if path.is_file()
+    ]
