@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from smidr_ci.files import as_host_error
 
-__all__ = ["driver_command", "install"]
+__all__ = ["driver_command", "install", "shell_command"]
 
 _SOURCE: Final = Path(__file__).parent / "inside"
 _FOLDER: Final = "driver"
@@ -60,3 +61,8 @@ def _replace(fresh: Path, target: Path) -> None:
 def driver_command() -> tuple[str, ...]:
     """The container's command: no variable or user directory of the image reaches the driver."""
     return ("python3", "-E", "-s", f"/smidr/control/{_FOLDER}/driver.py")
+
+
+def shell_command(command: Sequence[str]) -> tuple[str, ...]:
+    """Run this command (none: a shell) in the environment that BitBake would get."""
+    return (*driver_command(), "shell", *command)

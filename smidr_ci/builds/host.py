@@ -59,7 +59,7 @@ class Host:
 
     @cached_property
     def runtime(self) -> DockerRuntime:
-        """This home's containers."""
+        """The containers of this home."""
         return DockerRuntime(engine=self.engine, owner=str(self.home.root), clock=self.clock)
 
     @property

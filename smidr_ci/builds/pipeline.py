@@ -90,7 +90,10 @@ def _stages(host: Host, request: BuildRequest, journal: Journal, cancel: CancelT
     places = places_for(request.project, host.agent, host.home)
     journal.enter(BuildState.PREPARING)
     _admit(host, places)
-    prepared = prepare(host, request, places, journal, cancel)
+    record, observer = journal.record, journal.observer
+    prepared = prepare(host, request, record.targets, places, observer.note, cancel)
+    commits = {tree.name: tree.commit for tree in prepared.layers.trees}
+    journal.note(layer_commits=commits, image=prepared.image.id)
     with (
         host.layer_store(places).lease(prepared.layers),
         _leased(host, places, journal) as lease,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,6 @@ from smidr_ci.bitbake.plan import CONTROL_FILES, Plan
 from smidr_ci.builds.blame import naming_the_line
 from smidr_ci.builds.environment import build_environment
 from smidr_ci.builds.host import Host
-from smidr_ci.builds.journal import Journal
 from smidr_ci.builds.mounts import container_spec, mounts_of
 from smidr_ci.builds.parallelism import host_cpus, host_memory_bytes, parallelism_for
 from smidr_ci.builds.places import Places
@@ -30,7 +29,7 @@ from smidr_ci.layers.model import LayerSet
 from smidr_ci.workspaces.model import Workspace
 from smidr_ci.workspaces.parse_cache import cache_key
 
-__all__ = ["Preparation", "furnish", "prepare"]
+__all__ = ["Preparation", "equip", "furnish", "prepare"]
 
 
 @dataclass(frozen=True)
@@ -68,11 +67,15 @@ class Preparation:
 
 
 def prepare(
-    host: Host, request: BuildRequest, places: Places, journal: Journal, cancel: CancelToken
+    host: Host,
+    request: BuildRequest,
+    targets: tuple[str, ...],
+    places: Places,
+    report: Callable[[str], None],
+    cancel: CancelToken,
 ) -> Preparation:
     """Layers first: they fail soonest and cheapest. Raises `SmidrError`."""
     config = with_provider_layers(request.project.config)
-    report = journal.observer.note
     with naming_the_line(request.project):
         layers = host.layer_store(places).sync(
             config.layers,
@@ -84,17 +87,15 @@ def prepare(
             report=report,
             cancel=cancel,
         )
-        journal.note(layer_commits={tree.name: tree.commit for tree in layers.trees})
         check_names(config, layers)
     cancel.raise_if_cancelled()
     image = host.images.ensure(
         config.container, rebuild=request.clean_image, report=report, cancel=cancel
     )
-    journal.note(image=image.id)
     caches = CacheDirs(downloads=places.downloads, sstate=places.sstate)
     caches.prepare(host.user)
     cancel.raise_if_cancelled()
-    return Preparation(request, config, journal.record.targets, places, layers, image, caches)
+    return Preparation(request, config, targets, places, layers, image, caches)
 
 
 def furnish(
@@ -104,15 +105,22 @@ def furnish(
     if not prepared.request.clean:
         for key, folder in prepared.parse_caches(workspace):
             host.parse_cache.seed(key, folder)
-    _write_conf(host, prepared, workspace)
-    plan = _plan(host, prepared, control.parent.name)
     make_marked_dir(control.parent)
+    return equip(host, prepared, workspace, control)
+
+
+def equip(
+    host: Host, prepared: Preparation, workspace: Workspace, control: Path
+) -> tuple[ContainerSpec, Plan]:
+    """Write conf files, driver and plan; what the workspace has already stays."""
+    _write_conf(host, prepared, workspace)
+    plan = _plan(host, prepared, workspace.build_id)
     control.mkdir(exist_ok=True)
     own(control, host.user)
     install(control)
     write_atomic(control / CONTROL_FILES["plan"], plan.to_json())
     spec = container_spec(
-        control.parent.name,
+        workspace.build_id,
         prepared.config,
         host.agent,
         image=prepared.image.id,

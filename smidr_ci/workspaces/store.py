@@ -77,8 +77,18 @@ class WorkspaceStore:
 
         Raises `UsageError` when a living process holds it.
         """
+        return self._take(build_id, is_kept=False)
+
+    def reopen(self, build_id: str) -> Workspace | None:
+        """Hold a workspace that was kept; None when there is none.
+
+        Raises `UsageError` when a living process holds it.
+        """
+        return self._take(build_id, is_kept=True)
+
+    def _take(self, build_id: str, *, is_kept: bool) -> Workspace | None:
         for folder, note in self._all():
-            if note.build_id == build_id and note.released is None:
+            if note.build_id == build_id and (note.released is not None) is is_kept:
                 lock = take_lock(folder / _LOCK, self._clock)
                 if lock is None:
                     raise UsageError(f"another process holds the workspace of {build_id}")

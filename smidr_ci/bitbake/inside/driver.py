@@ -1,4 +1,4 @@
-"""Start the driver: `python3 /smidr/control/driver/driver.py`.
+"""Start the driver: `python3 /smidr/control/driver/driver.py [shell [COMMAND...]]`.
 
 `smidr_inside` beside this file is the package that smidr knows as `smidr_ci.bitbake.inside`.
 """
@@ -13,5 +13,9 @@ if __name__ == "__main__":
     sys.dont_write_bytecode = True
     here = os.path.dirname(os.path.abspath(__file__))
     sys.path.insert(0, here)
+    control = os.path.dirname(here)
+    if sys.argv[1:2] == ["shell"]:
+        shell = importlib.import_module("smidr_inside.shell")
+        sys.exit(shell.main(control, sys.argv[2:]))
     run = importlib.import_module("smidr_inside.run")
-    sys.exit(run.main(os.path.dirname(here)))
+    sys.exit(run.main(control))

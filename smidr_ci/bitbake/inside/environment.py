@@ -7,16 +7,28 @@ import locale
 import os
 import pwd
 import re
+import shutil
 import tempfile
 from typing import Any
 
 from .control import read_small
 
-__all__ = ["bare_environment", "clean_environment", "parse_environment", "with_passthrough"]
+__all__ = [
+    "bare_environment",
+    "bitbake_version",
+    "clean_environment",
+    "init_command",
+    "parse_environment",
+    "split_dump",
+    "with_passthrough",
+]
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOCALES = ("en_US.UTF-8", "C.UTF-8")
 _NEW_NAMES = (1, 53)
+_MARK = b"\0smidr-environment\0"
+# The shell's own variables don't matter: `env -0` prints what a program would get.
+_INIT = r'script=$1; shift; . "$script" "$@" || exit; printf "\0smidr-environment\0"; exec env -0'
 
 
 def clean_environment(plan: dict[str, Any]) -> dict[str, str]:
@@ -88,6 +100,21 @@ def bare_environment(environment: dict[str, str], bitbake: str, topdir: str) -> 
     """What a project without an init script needs: PATH and BBPATH."""
     path = os.path.join(bitbake, "bin") + os.pathsep + environment["PATH"]
     return {**environment, "PATH": path, "BBPATH": topdir, "BUILDDIR": topdir}
+
+
+def init_command(plan: dict[str, Any], environment: dict[str, str]) -> list[str] | None:
+    """Source the plan's init script in bash and print the environment; None without a bash."""
+    bash = shutil.which("bash", path=environment["PATH"])
+    if bash is None:
+        return None
+    arguments = [str(plan[name]) for name in ("init_script", "topdir", "bitbake")]
+    return [bash, "--norc", "--noprofile", "-c", _INIT, "bash", *arguments]
+
+
+def split_dump(output: bytes) -> tuple[bytes, bytes]:
+    """What `init_command` printed: the script's chatter, and the environment for the next one."""
+    chatter, _, dump = output.rpartition(_MARK)
+    return chatter, dump
 
 
 def parse_environment(dump: bytes) -> dict[str, str]:

@@ -14,7 +14,9 @@ from .environment import (
     bare_environment,
     bitbake_version,
     clean_environment,
+    init_command,
     parse_environment,
+    split_dump,
     with_passthrough,
 )
 from .memory import oom_kills
@@ -39,9 +41,6 @@ _DEFAULTS: dict[str, Any] = {
     "kill_grace_s": 15.0,
     "time_limit_s": None,
 }
-_MARK = b"\0smidr-environment\0"
-# The shell's own variables don't matter: `env -0` prints what a program would get.
-_INIT = r'script=$1; shift; . "$script" "$@" || exit; printf "\0smidr-environment\0"; exec env -0'
 
 
 class CannotStartError(Exception):
@@ -122,19 +121,17 @@ class Run:
 
     def _sourced(self, script: str, environment: dict[str, str]) -> dict[str, str]:
         """The environment after `. oe-init-build-env TOPDIR BITBAKE`; its chatter is dropped."""
-        bash = shutil.which("bash", path=environment["PATH"])
-        if bash is None:
+        command = init_command(self.plan, environment)
+        if command is None:
             raise CannotStartError("the builder image has no bash, which " + script + " needs")
-        arguments = [script, self.topdir, str(self.plan["bitbake"])]
         with tempfile.TemporaryFile() as out:
-            command = [bash, "--norc", "--noprofile", "-c", _INIT, "bash", *arguments]
             environment = {**environment, "BBPATH": self.topdir}
             pid = self.family.start(
                 command, environment, os.path.dirname(script), output=out.fileno()
             )
             code = self.stop.supervise(pid)
             out.seek(0)
-            chatter, _, dump = out.read().rpartition(_MARK)
+            chatter, dump = split_dump(out.read())
             if code != 0:
                 os.write(self._console, chatter + dump)
                 raise CannotStartError(f"{script} ended with exit code {code}")
