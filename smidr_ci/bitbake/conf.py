@@ -139,6 +139,9 @@ def _fetching(inputs: ConfInputs) -> Iterator[str]:
     advanced, release = inputs.config.advanced, Release(inputs.layers.bitbake_version)
     if advanced.sstate_mirrors:
         yield assign("SSTATE_MIRRORS", " ".join(advanced.sstate_mirrors))
+        if inputs.config.build.fetch_first and not advanced.bb_no_network:
+            # They are asked in the build's own phase, whose sources are all fetched.
+            yield assign("SSTATE_MIRROR_ALLOW_NETWORK", "1")
     if advanced.premirrors:
         yield assign(release.prepend_to("PREMIRRORS"), " ".join(advanced.premirrors) + " ")
     if advanced.bb_no_network:

@@ -71,6 +71,8 @@ class BuildRecord:
     created: datetime
     config_text: str = ""
     config_path: str = ""
+    description: str = ""
+    """What the project says of itself."""
     requested_by: str = ""
     started: datetime | None = None
     ended: datetime | None = None

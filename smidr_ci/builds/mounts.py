@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import Final, TypeVar
+from typing import Final
 
 from smidr_ci.bitbake.driver_files import driver_command
+from smidr_ci.builds.parallelism import allowance_of
 from smidr_ci.builds.places import Places
 from smidr_ci.caches.layout import CacheDirs
 from smidr_ci.config.agent import AgentConfig
@@ -56,8 +57,7 @@ def container_spec(
     environment: Mapping[str, str],
 ) -> ContainerSpec:
     """The container that runs the driver, within the config's limits or the operator's."""
-    container, limits = config.container, agent.limits
-    entrypoint = container.entrypoint or ()
+    container, allowance = config.container, allowance_of(config, agent)
     return ContainerSpec(
         build_id=build_id,
         image=image,
@@ -65,20 +65,11 @@ def container_spec(
         user=user,
         mounts=mounts,
         environment=environment,
-        entrypoint=entrypoint,
-        memory_bytes=_least(container.memory, limits.memory_per_build),
-        cpus=_least(container.cpu_count, limits.cpus_per_build),
+        entrypoint=container.entrypoint or (),
+        memory_bytes=allowance.memory_bytes,
+        cpus=allowance.cpus,
         pids=container.pids or _PIDS,
         shm_bytes=container.shm_size or _SHM_BYTES,
         network=agent.engine.network,
         labels={"io.smidr.project": config.name},
     )
-
-
-Limit = TypeVar("Limit", int, float)
-
-
-def _least(wanted: Limit | None, allowed: Limit | None) -> Limit | None:
-    """What the project asks for, within what the operator allows; None is no limit."""
-    given = [limit for limit in (wanted, allowed) if limit is not None]
-    return min(given) if given else None

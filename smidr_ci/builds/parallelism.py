@@ -1,17 +1,51 @@
-"""How many tasks and make jobs a build runs at once when its config does not say."""
+"""How much a build may use, and how many tasks and make jobs it runs at once."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from typing import TypeVar
 
+from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.models import ProjectConfig
 
-__all__ = ["Parallelism", "host_cpus", "host_memory_bytes", "parallelism_for"]
+__all__ = [
+    "Allowance",
+    "Parallelism",
+    "allowance_of",
+    "host_cpus",
+    "host_memory_bytes",
+    "parallelism_for",
+]
 
 _BYTES_PER_JOB = 2 * 1024**3
 # C++ of today needs 1 to 4 GB per compiler at its worst; the average job needs far less. Two
 # gigabytes per task and per job keep the usual product of both under the machine's memory.
+
+
+@dataclass(frozen=True)
+class Allowance:
+    """Limits of one build; None is no limit but the host's."""
+
+    cpus: float | None
+    memory_bytes: int | None
+
+
+def allowance_of(config: ProjectConfig, agent: AgentConfig) -> Allowance:
+    """What the project asks for, within what the operator allows."""
+    container, limits = config.container, agent.limits
+    return Allowance(
+        cpus=_least(container.cpu_count, limits.cpus_per_build),
+        memory_bytes=_least(container.memory, limits.memory_per_build),
+    )
+
+
+_Amount = TypeVar("_Amount", int, float)
+
+
+def _least(wanted: _Amount | None, allowed: _Amount | None) -> _Amount | None:
+    given = [amount for amount in (wanted, allowed) if amount is not None]
+    return min(given) if given else None
 
 
 @dataclass(frozen=True)
@@ -32,9 +66,13 @@ def host_memory_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def parallelism_for(config: ProjectConfig, *, cpus: float, memory_bytes: int) -> Parallelism:
-    """What the config says, else as many as the CPUs and the memory of the build allow."""
-    fitting = max(1, min(int(cpus) or 1, memory_bytes // _BYTES_PER_JOB))
+def parallelism_for(
+    config: ProjectConfig, allowance: Allowance, *, cpus: int, memory_bytes: int
+) -> Parallelism:
+    """What the config says, else as many as allowance and host (`cpus`, `memory_bytes`) let run."""
+    usable_cpus = min(cpus, allowance.cpus or cpus)
+    usable_bytes = min(memory_bytes, allowance.memory_bytes or memory_bytes)
+    fitting = max(1, min(int(usable_cpus), usable_bytes // _BYTES_PER_JOB))
     return Parallelism(
         threads=config.build.bb_number_threads or fitting,
         make_jobs=config.build.parallel_make or fitting,

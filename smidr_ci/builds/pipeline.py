@@ -80,6 +80,7 @@ def _new_record(
         created=host.clock.now(),
         config_text=request.project.text,
         config_path=str(request.project.path.absolute()),
+        description=request.project.config.description,
         requested_by=request.requested_by,
         owner_pid=os.getpid(),
     )

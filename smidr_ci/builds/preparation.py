@@ -13,7 +13,12 @@ from smidr_ci.builds.blame import naming_the_line
 from smidr_ci.builds.environment import build_environment
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.mounts import container_spec, mounts_of
-from smidr_ci.builds.parallelism import host_cpus, host_memory_bytes, parallelism_for
+from smidr_ci.builds.parallelism import (
+    allowance_of,
+    host_cpus,
+    host_memory_bytes,
+    parallelism_for,
+)
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.caches.layout import CacheDirs
@@ -132,11 +137,11 @@ def equip(
 
 
 def _write_conf(host: Host, prepared: Preparation, workspace: Workspace) -> None:
-    limits, container = host.agent.limits, prepared.config.container
     parallelism = parallelism_for(
         prepared.config,
-        cpus=container.cpu_count or limits.cpus_per_build or host_cpus(),
-        memory_bytes=container.memory or limits.memory_per_build or host_memory_bytes(),
+        allowance_of(prepared.config, host.agent),
+        cpus=host_cpus(),
+        memory_bytes=host_memory_bytes(),
     )
     inputs = ConfInputs(
         config=prepared.config,

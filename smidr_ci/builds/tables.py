@@ -33,7 +33,7 @@ from smidr_ci.errors import FailureKind
 
 __all__ = ["HEAD_REVISION", "builds", "details", "metadata", "record_from", "values_of"]
 
-HEAD_REVISION: Final = "0001"
+HEAD_REVISION: Final = "0002"
 """The newest revision in `migrations/versions`; compared on opening, so that Alembic stays out."""
 
 
@@ -81,6 +81,7 @@ builds = Table(
     Column("tasks", JSON, nullable=False),
     Column("workspace", Text, nullable=False),
     Column("owner_pid", Integer),
+    Column("description", Text, nullable=False, server_default=""),
     Index("builds_by_state", "state", "seq"),
     Index("builds_by_customer", "customer", "seq"),
     Index("builds_by_project", "project", "seq"),

@@ -27,6 +27,8 @@ def print_summary(record: BuildRecord, *, artifact_root: str) -> None:
 
 def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
     yield "Build", f"{record.build_id}  ({record.project}: {', '.join(record.targets)})"
+    if record.description.strip():
+        yield "About", record.description.strip().splitlines()[0]
     yield "Result", _result(record)
     if record.stages:
         yield "Stages", ", ".join(_stage(stage) for stage in record.stages)

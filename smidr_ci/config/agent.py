@@ -18,7 +18,7 @@ from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
-from smidr_ci.config.values import ConfValue, Count, Flag, ImageReference, MemorySize, Word
+from smidr_ci.config.values import ConfValue, Flag, ImageReference, MemorySize, Word
 from smidr_ci.errors import ConfigError
 
 __all__ = [
@@ -165,14 +165,12 @@ class Images(Model):
 class Limits(Model):
     """How much builds may use."""
 
-    max_concurrent_builds: Count = 1
-    """Builds at once, over all customers."""
     cpus_per_build: Annotated[float, Field(ge=0.1, le=4096), Strict(), Called("number")] | None = (
         None
     )
-    """CPUs of each build; a project may ask for less. The default is all, shared evenly."""
+    """CPUs of each build; a project may ask for less. The default is no limit."""
     memory_per_build: MemorySize | None = None
-    """Memory of each build; a project may ask for less. The default is all, shared evenly."""
+    """Memory of each build; a project may ask for less. The default is no limit."""
     min_free_disk: MemorySize = 10 * 1024**3
     """Start no build when less is free under `$SMIDR_HOME`."""
     kept_workspaces_size: MemorySize = 100 * 1024**3

@@ -133,7 +133,8 @@ class Build(Model):
     bb_number_threads: Count | None = None
     """BB_NUMBER_THREADS: tasks at once; derived from CPUs and memory when silent."""
     fetch_first: Flag = False
-    """Fetch all sources in a phase of its own, then build with BB_NO_NETWORK."""
+    """Fetch all sources in a phase of its own, then build with BB_NO_NETWORK; a recipe that
+    follows a branch (AUTOREV) can't be built like this."""
     sstate: HostPath | None = None
     """Older name of `directories.sstate`."""
     tmp: HostPath | None = None

@@ -31,6 +31,7 @@ _SERVER_END_S = 5.0
 _SAVES_FIRST = (2, 12)
 _KILL_S = 10.0
 _CANNOT_START = 127
+_FETCHED = {"BB_NO_NETWORK": "1"}
 _DEFAULTS: dict[str, Any] = {
     "init_script": None,
     "topdir": "/smidr/build",
@@ -144,10 +145,17 @@ class Run:
         launcher = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
         events = self.control.path("events.jsonl")
         command = [python, launcher, events, str(self.plan["bitbake"]), *self._arguments(phase)]
+        environment = self._environment_of(phase, environment)
         pid = self.family.start(command, environment, self.topdir, self._console)
         self.code = self.stop.supervise(pid)
         self._outlive_server()
         self.control.event("phase-end", phase=phase, exit_code=self.code)
+
+    def _environment_of(self, phase: str, environment: dict[str, str]) -> dict[str, str]:
+        """A build after a phase that fetched gets along with what is there."""
+        if phase == "fetch" or "fetch" not in self.plan["phases"]:
+            return environment
+        return with_passthrough({**environment, **_FETCHED}, list(_FETCHED), self._version)
 
     def _arguments(self, phase: str) -> list[str]:
         what = ["--runall=fetch"] if phase == "fetch" else []

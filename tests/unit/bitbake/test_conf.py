@@ -74,6 +74,13 @@ def local_conf(*args: Any, **kwargs: Any) -> list[str]:
             'SSTATE_MIRRORS = "file://.* http://mirror/PATH"',
         ),
         (
+            {
+                "advanced": {"sstate_mirrors": ["file://.* http://mirror/PATH"]},
+                "build": {"fetch_first": True},
+            },
+            'SSTATE_MIRROR_ALLOW_NETWORK = "1"',
+        ),
+        (
             {"advanced": {"premirrors": ["https?://.*/.* http://mirror/", "git://.* http://m/"]}},
             'PREMIRRORS:prepend = "https?://.*/.* http://mirror/ git://.* http://m/ "',
         ),

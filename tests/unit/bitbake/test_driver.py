@@ -72,6 +72,10 @@ def test_fetch_comes_first_and_a_failed_fetch_is_the_end(site: DriverSite) -> No
         ["--runall=fetch", "a", "mc:x:b"],
         ["a", "mc:x:b"],
     ]
+    fetch, build = (call["environment"] for call in site.calls)
+    assert "BB_NO_NETWORK" not in fetch
+    assert build["BB_NO_NETWORK"] == "1"
+    assert "BB_NO_NETWORK" in build["BB_ENV_PASSTHROUGH_ADDITIONS"].split()
     site.script("sys.exit(5)")
     (site.topdir / "called.jsonl").unlink()
     assert site.run(phases=("fetch", "build")) == 5

@@ -69,6 +69,7 @@ FULL = BuildRecord(
     artifacts=(ArtifactRecord("images/a", 3, "b" * 64),),
     workspace="/w/1",
     owner_pid=42,
+    description="The router of floor 3",
 )
 
 
@@ -368,6 +369,30 @@ def test_the_head_revision_is_alembics_head_and_makes_our_tables(tmp_path: Path)
         context = MigrationContext.configure(connection, opts={"compare_type": True})
         assert compare_metadata(context, metadata) == []
     engine.dispose()
+
+
+def test_the_builds_of_an_older_store_come_along(tmp_path: Path) -> None:
+    from alembic import command
+    from alembic.config import Config
+    from sqlalchemy import create_engine
+
+    import smidr_ci.builds
+
+    path = tmp_path / "a.db"
+    store = BuildStore(path)
+    store.add(record())
+    store.close()
+    config = Config()
+    scripts = Path(smidr_ci.builds.__file__).parent / "migrations"
+    config.set_main_option("script_location", str(scripts))
+    engine = create_engine(f"sqlite:///{path}")
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.downgrade(config, "0001")
+    engine.dispose()
+    again = BuildStore(path)
+    assert again.get("acme-00000001") == record()
+    again.close()
 
 
 def test_opening_a_store_that_is_up_to_date_does_not_import_alembic(tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ git:
   attempts: 5
 engine: {url: "unix:///run/podman.sock", network: builds, builder_user: "1000:1000"}
 images: {default_base: "debian:12", bootstrap_mirror: "http://deb.example.com/debian"}
-limits: {max_concurrent_builds: 3, memory_per_build: 16G, min_free_disk: 50G}
+limits: {cpus_per_build: 3, memory_per_build: 16G, min_free_disk: 50G}
 """
     )
     agent = load_agent(path)
@@ -70,7 +70,7 @@ limits: {max_concurrent_builds: 3, memory_per_build: 16G, min_free_disk: 50G}
         ("engine: {builder_user: root}", "not root", "1:24"),
         ("engine: {url: /run/docker.sock}", "not a URL", "1:15"),
         ("images: {bootstrap_mirror: 'ssh://x'}", "URL of a Debian mirror", "1:28"),
-        ("limits: {max_concurrent_builds: 0}", "greater than or equal to 1", "1:33"),
+        ("limits: {cpus_per_build: 0}", "greater than or equal to 0.1", "1:26"),
         ("limits: {cpus_per_build: lots}", "must be a number, not text", "1:26"),
         ("git: {credentials: [{host: a}]}", "has no credential", "1:21"),
         ("git: {credentials: [{host: 'a b', token_file: x}]}", "not a host", "1:28"),
