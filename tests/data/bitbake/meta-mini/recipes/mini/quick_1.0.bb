@@ -1,0 +1,1 @@
+SUMMARY = "Builds at once"

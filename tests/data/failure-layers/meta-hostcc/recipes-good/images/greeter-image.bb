@@ -1,0 +1,4 @@
+SUMMARY = "An image that builds"
+LICENSE = "MIT"
+inherit small-image
+IMAGE_INSTALL = "greeter"

@@ -1,0 +1,4 @@
+SUMMARY = "A root filesystem with one package"
+LICENSE = "MIT"
+inherit hostcc-image
+IMAGE_INSTALL = "sensor"
