@@ -101,7 +101,7 @@ def _name_from_excerpt(item: Evidence) -> RecipeName | None:
 _PACKAGE: Final = re.compile(
     r"QA Issue: (?:package )?((?!package\b)[a-z][\w.+-]{1,100}):? (?!Issue)"
 )
-_SHIPPED: Final = re.compile(r"([a-z][\w.+-]{1,100}): Files/directories were installed but not")
+_SHIPPED: Final = re.compile(r"(?:^|[\s:])([a-z][\w.+-]{1,100}): Files/directories were installed")
 _PACKAGE_SUFFIX: Final = re.compile(
     r"-(?:dev|dbg|doc|src|staticdev|locale.*|bin|lib|utils|examples|ptest)$"
 )

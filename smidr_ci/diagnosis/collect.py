@@ -12,6 +12,7 @@ from smidr_ci.diagnosis.match import (
     ECHO_RULE,
     FRAME_RULE,
     MESSAGE_RULE,
+    NAMED_RULE,
     PARSE_RULE,
     Matched,
     best_match,
@@ -156,7 +157,8 @@ class Collector:
         elif found and found.rule.stands_alone:
             self._current = self._alone.add(self._evidence(hit, found), head)
         else:
-            found = found or _fallback(head, hit)
+            if found is None or found.rule.is_generic:
+                found = _fallback(head, hit)
             self._pending.note(head.name)
             if self._current is None or self._current.category is not None:
                 self._current = None
@@ -224,6 +226,8 @@ class Collector:
             failure = self._new_failure()
             failure.task = reference.task
         failure.learn(reference.name, exact=True)
+        if not failure.evidence:
+            failure.add(self._evidence(hit, plain(NAMED_RULE, hit)))
         failure.recipe_file = failure.recipe_file or reference.recipe_file
         failure.task_log = failure.task_log or reference.task_log
         self._pending.give_to(failure, hit.number)

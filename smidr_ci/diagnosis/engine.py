@@ -10,7 +10,9 @@ from typing import BinaryIO
 from smidr_ci.diagnosis.build import findings_of, warning_findings
 from smidr_ci.diagnosis.collect import Collector
 from smidr_ci.diagnosis.events import failed_tasks
+from smidr_ci.diagnosis.locate import locate
 from smidr_ci.diagnosis.model import Category, Diagnosis, DiagnosisContext
+from smidr_ci.diagnosis.outside import apply_outside_facts
 from smidr_ci.diagnosis.reader import LogReader
 from smidr_ci.files import open_untrusted
 
@@ -48,17 +50,14 @@ def diagnose(
 
 def _conclude(collector: Collector, context: DiagnosisContext) -> Diagnosis:
     summary = collector.summary.result()
-    failures = collector.failures
-    is_success = collector.summary.succeeded is True and not collector.summary.has_errors
-    if is_success and context.exit_code in {None, 0}:
-        failures = []
+    is_success = summary.succeeded is True and context.exit_code in {None, 0}
+    failures = [] if is_success else collector.failures
     findings = findings_of(failures, collector.warnings, context)
-    findings = [
-        finding
-        for finding in findings
-        if finding.category is not Category.CANCELLED or len(findings) == 1
-    ]
+    if len(findings) > 1:
+        # An interrupt that follows a failure is somebody who had seen it.
+        findings = [item for item in findings if item.category is not Category.CANCELLED]
+    findings = apply_outside_facts(findings, context)
+    known = {(item.recipe, item.message) for item in findings}
     warnings = warning_findings(collector.warnings, context)
-    known = {(finding.recipe, finding.message) for finding in findings}
-    warnings = [item for item in warnings if (item.recipe, item.message) not in known]
-    return Diagnosis(tuple(findings) + tuple(warnings), summary)
+    findings += [item for item in warnings if (item.recipe, item.message) not in known]
+    return Diagnosis(tuple(locate(item, context) for item in findings), summary)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
-from smidr_ci.diagnosis.frames import Head, head_of
+from smidr_ci.diagnosis.frames import Head, head_of, is_frame_message
 from smidr_ci.diagnosis.model import Category
 from smidr_ci.diagnosis.reader import Hit
 from smidr_ci.diagnosis.rules.base import Rule, Weight, Where
@@ -16,6 +16,7 @@ __all__ = [
     "ECHO_RULE",
     "FRAME_RULE",
     "MESSAGE_RULE",
+    "NAMED_RULE",
     "PARSE_RULE",
     "Matched",
     "best_match",
@@ -51,6 +52,7 @@ FRAME_RULE: Final = Rule(
     by_task=True,
     cause_visible=False,
 )
+NAMED_RULE: Final = replace(FRAME_RULE, name="bitbake-task-failed", weight=Weight.FRAME - 5)
 PARSE_RULE: Final = Rule(
     "parse-message",
     Category.PARSE_ERROR,
@@ -87,8 +89,11 @@ def best_match(hit: Hit, head: Head | None, task: str | None) -> Matched | None:
     """The weightiest rule for the line; of equals the first in the catalogue."""
     body = hit.text.body
     best, groups = _best_rule(body, head, task)
-    if head is not None and head.level != "OUTPUT" and (best is None or best.is_generic):
-        best, groups = _best_unwrapped(hit, head, task) or (best, groups)
+    is_message = head is not None and head.level != "OUTPUT"
+    if head and is_message and (best is None or best.is_generic):
+        wrapped = _best_unwrapped(hit, head, task)
+        if wrapped is not None:
+            return wrapped
     if best is None:
         return None
     known = {name: value for name, value in groups.items() if value}
@@ -128,17 +133,22 @@ def _text_for(rule: Rule, body: str, head: Head | None) -> str | None:
     return head.message
 
 
-def _best_unwrapped(hit: Hit, head: Head, task: str | None) -> tuple[Rule, _Groups] | None:
+def _best_unwrapped(hit: Hit, head: Head, task: str | None) -> Matched | None:
     """Mails and terminals break long messages: try again with the next lines joined on."""
+    if is_frame_message(head.message):
+        return None
     message = head.message
     for near in hit.after(2):
         if head_of(near.text.body) or not near.text.body:
             return None
         message = f"{message} {near.text.body.strip()}"
-        joined = replace(head, message=message)
-        rule, groups = _best_rule(message, joined, task)
-        if rule is not None and not rule.is_generic:
-            return rule, groups
+        rule, groups = _best_rule(message, replace(head, message=message, task="do_"), task)
+        if rule is None or rule.is_generic:
+            continue
+        known = {name: value for name, value in groups.items() if value}
+        if rule.regex.search(near.text.body):
+            return Matched(rule, rule.weight, near.text.shown, known, near.number, near.offset)
+        return Matched(rule, rule.weight, hit.text.shown, known, hit.number, hit.offset)
     return None
 
 

@@ -26,10 +26,12 @@ class Pending:
         self.task: str | None = None
 
     def hold(self, item: Evidence) -> None:
-        """Keep the item until its owner is known; of too many the weakest goes."""
+        """Keep the item until its owner is known; of too many the weakest and last goes."""
         if len(self._items) >= _MAX_ITEMS:
-            weakest = min(self._items, key=lambda known: (known.weight, known.number))
-            if weakest.weight > item.weight:
+            self._items = [one for one in self._items if item.number - one.number < _REACH]
+        if len(self._items) >= _MAX_ITEMS:
+            weakest = min(self._items, key=lambda known: (known.weight, -known.number))
+            if weakest.weight >= item.weight:
                 return
             self._items.remove(weakest)
         self._items.append(item)
@@ -58,7 +60,11 @@ class Pending:
         """At the end of a log: what deserves a failure of its own; the rest is handed out."""
         if not known:
             strongest = max((item.weight for item in self._items), default=0)
-            return [item for item in self._items if strongest >= Weight.LIKELY or item.in_block]
+            return [
+                item
+                for item in self._items
+                if strongest >= Weight.LIKELY or item.in_block or not item.rule.is_generic
+            ]
         items = [item for item in self._items if item.in_block or item.weight >= Weight.ROOT]
         tasks = [failure for failure in known if failure.category is None]
         if len(tasks) == 1 and all(item.weight <= Weight.ECHO for item in tasks[0].evidence):

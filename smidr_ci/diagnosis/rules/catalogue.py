@@ -7,6 +7,7 @@ from typing import Final
 
 from smidr_ci.diagnosis.rules import (
     configuring,
+    core,
     fetching,
     images,
     languages,
@@ -24,6 +25,7 @@ __all__ = ["RULES", "candidates"]
 
 RULES: Final[tuple[Rule, ...]] = (
     *machine.RULES,
+    *core.RULES,
     *layers.RULES,
     *parsing.RULES,
     *providers.RULES,

@@ -13,7 +13,7 @@ RULES: Final = (
     Rule(
         "autoconf-error",
         Category.CONFIGURE,
-        r"(?:configure(?:\.ac|\.in)?(?::\d{1,7})?|config\.status): error: (?!\S{1,300}configure failed for |in [`'])(?P<what>.{2,400})",
+        r"(?:configure(?::\d{1,7})?|config\.status): error: (?!\S{1,300}configure failed for |in [`'])(?P<what>.{2,400})",
         ("configure", "config.status"),
         Weight.CAUSE + 5,
         hint="configure misses something: add the recipe that provides it to DEPENDS, or switch "
@@ -30,7 +30,7 @@ RULES: Final = (
     Rule(
         "autotools-macro",
         Category.CONFIGURE,
-        r"(?P<file>[\w./+-]{1,300}(?:\.ac|\.in|\.am|\.m4)):(?P<line>\d{1,7}): (?:error|warning: macro|required file|.{0,80}possibly undefined macro|.{0,80}is not|.{0,60}not found)(?P<what>.{0,300})",
+        r"(?:^|\s)(?P<file>[\w./+-]{1,300}\.(?:ac|in|am|m4)):(?P<line>\d{1,7}): (?:error|warning: macro|required file|.{0,80}possibly undefined macro|.{0,80}is not|.{0,60}not found)(?P<what>.{0,300})",
         ("error", "undefined macro", "required file", "is not", "not found"),
         Weight.CAUSE + 5,
         hint="autoreconf can't process the file: a macro package is missing (DEPENDS: "
@@ -83,7 +83,7 @@ RULES: Final = (
     Rule(
         "meson-error-plain",
         Category.CONFIGURE,
-        r"^ERROR: (?!meson failed|oe_runmake)(?P<what>(?:Dependency|Program|Could not|Unknown options?|Problem encountered|Pkg-config|Subproject|Compiler|Value|Executables|Feature|Neither|Unhandled python|Option|Invalid|Unable).{1,300})",
+        r"^ERROR: (?!meson failed|oe_runmake)(?P<what>(?:Dependency \S|Dependency lookup|Program |Unknown options?:|Problem encountered|Pkg-config |Subproject |Compiler |Value \S|Executables created|Feature |Neither a subproject|Unhandled python|Could not (?:execute|get define|detect|invoke sanity|find \S+ linker|determine)).{1,300})",
         ("ERROR: ",),
         Weight.CAUSE + 3,
         hint="Meson says what is missing: add it to DEPENDS or switch the option off.",
@@ -148,8 +148,8 @@ RULES: Final = (
     Rule(
         "qmake-error",
         Category.CONFIGURE,
-        r"(?:Project ERROR: |Project MESSAGE: .{0,40}ERROR)(?P<what>.{1,300})",
-        ("Project ERROR", "Project MESSAGE"),
+        r"(?:Project ERROR: (?!GN build)|Project MESSAGE: .{0,40}ERROR|ERROR: Enabling/Disabling unknown feature)(?P<what>.{1,300})",
+        ("Project ERROR", "Project MESSAGE", "unknown feature"),
         Weight.CAUSE + 4,
         hint="qmake misses a module or a library: add the Qt recipe to DEPENDS.",
     ),

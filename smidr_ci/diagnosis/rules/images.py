@@ -25,7 +25,7 @@ RULES: Final = (
         r"(?:check_data_file_clashes: Package (?P<asker>\S{1,200}) wants to install file (?P<what>\S{1,400})|"
         r"file (?P<what2>/\S{1,400}) (?:conflicts between attempted installs|from install of)|"
         r"trying to overwrite '(?P<what3>[^']{1,300})', which is also in package|"
-        r"package \S{1,200} conflicts with |\S{1,120} conflicts with \S{1,120} provided by)",
+        r"package \S{1,200} conflicts with |\S{1,120} conflicts with \S{1,120} provided by|error: \S{1,200} conflicts with )",
         ("check_data_file_clashes", "onflicts", "trying to overwrite", "from install of"),
         Weight.DETAIL - 1,
         hint="Two packages of the image own the same file or exclude each other: drop one, or use "
@@ -64,7 +64,7 @@ RULES: Final = (
         r"(?:satisfy_dependencies_for: Cannot satisfy the following dependencies for (?P<asker>\S{1,200})|"
         r"Cannot satisfy the following dependencies|(?P<asker2>\S{1,160}) : Depends: (?P<missing>\S{1,160}).{0,120}but|"
         r"^\s{0,4}- (?:package|conflicting requests|cannot install|nothing provides).{0,400}|"
-        r"no package provides (?P<missing2>\S{1,200})|Can't install (?P<asker3>\S{1,200}): .{1,200})",
+        r"no package provides (?P<missing2>\S{1,200})|Can't install(?: (?P<asker3>\S{1,200}): .{1,200}|$))",
         (
             "Cannot satisfy",
             " : Depends: ",
@@ -145,10 +145,10 @@ RULES: Final = (
     Rule(
         "wic",
         Category.IMAGE,
-        r"(?:wic(?:\.\w{1,30})?|ERROR: wic|WicError|_exec_cmd): .{0,40}(?:ERROR|Error|error|fail|not found|Couldn't|Please|Can't|Unable|A native program).{0,300}|"
+        r"(?:wic(?:\.\w{1,30})?|ERROR: wic|WicError): .{0,40}(?:ERROR|Error|error|fail|not found|Couldn't|Please|Can't|Unable|A native program).{0,300}|"
         r"ERROR: (?:A native program|Couldn't find|Please build|Please bake|Can't find|No (?:boot|IMAGE_BOOT)|IMAGE_BOOT_FILES|Actual rootfs size|\S{1,60} plugin).{1,300}|"
         r"wic\.\w{1,30}: .{1,300}",
-        ("wic", "_exec_cmd", "ERROR: "),
+        ("wic", "ERROR: "),
         Weight.CAUSE + 3,
         tasks=("do_image",),
         hint="wic can't make the image: check the .wks file, IMAGE_BOOT_FILES, and what the boot "

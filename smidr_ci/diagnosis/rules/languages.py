@@ -109,15 +109,24 @@ RULES: Final = (
     Rule(
         "python-exception-bitbake",
         Category.PYTHON_EXCEPTION,
-        r"^Exception: (?P<what>[\w.]{1,100}(?::|$|\().{0,600})",
+        r"^Exception: (?!bb\.process\.ExecutionError|bb\.BBHandledException|(?:bb\.build\.)?FuncFailed|(?:subprocess\.)?CalledProcessError|.{0,300}Traceback \(most recent)(?P<what>.{1,600})",
         ("Exception: ",),
         Weight.CAUSE + 2,
         hint="A Python function of a class or recipe failed; the stack above names file and line.",
     ),
     Rule(
+        "python-command-failed",
+        Category.PYTHON_EXCEPTION,
+        r"^(?:Exception: )?(?:bb\.process\.ExecutionError|(?:subprocess\.)?CalledProcessError|(?:bb\.build\.)?FuncFailed): (?P<what>.{1,600})",
+        ("ExecutionError: ", "CalledProcessError: ", "FuncFailed: "),
+        Weight.SIGN,
+        hint="A command that Python code started failed; what it printed is near this line.",
+        by_task=True,
+    ),
+    Rule(
         "python-exception",
         Category.PYTHON_EXCEPTION,
-        r"^(?P<exception>(?:[a-zA-Z_]\w{0,40}\.){0,5}[A-Z]\w{0,60}(?:Error|Exception|Failure|Timeout|NotDetected|NotFound|Expired|Unavailable|Exit)): (?P<what>.{1,800})",
+        r"^(?!bb\.process\.ExecutionError|bb\.BBHandledException|(?:bb\.build\.)?FuncFailed|(?:subprocess\.)?CalledProcessError|.{0,300}Traceback \(most recent)(?P<exception>(?:[a-zA-Z_]\w{0,40}\.){0,5}[A-Z]\w{0,60}(?:Error|Exception|Failure|Timeout|NotDetected|NotFound|Expired|Unavailable|Exit)): (?P<what>.{1,800})",
         (
             "Error: ",
             "Exception: ",

@@ -39,8 +39,8 @@ RULES: Final = (
         "oom-allocation",
         Category.OUT_OF_MEMORY,
         r"(?:virtual memory exhausted|Cannot allocate memory|cannot allocate memory|out of memory allocating|"
-        r"std::bad_alloc|LLVM ERROR: out of memory|memory exhausted|Out of memory: Kill|Out of memory: killed|"
-        r"MemoryError|oom-kill|JavaScript heap out of memory|java\.lang\.OutOfMemoryError|fatal error: runtime: out of memory|unable to allocate memory)",
+        r"(?:instance of '|what\(\):\s{1,4})std::bad_alloc|LLVM ERROR: out of memory|memory exhausted|Out of memory: Kill|Out of memory: killed|"
+        r"(?:^|: )MemoryError|oom-kill|JavaScript heap out of memory|java\.lang\.OutOfMemoryError|fatal error: runtime: out of memory|unable to allocate memory)",
         ("emory", "bad_alloc", "oom-kill"),
         Weight.ROOT - 1,
         hint=_LESS,

@@ -146,8 +146,8 @@ RULES: Final = (
     Rule(
         "shared-area",
         Category.SSTATE,
-        r"[Tt]he recipe (?P<recipe>\S{1,160}) is trying to install files into a shared area when those files already exist",
-        ("into a shared area",),
+        r"[Rr]ecipe (?P<recipe>\S{1,160}) is trying to install files into a shared",
+        ("into a shared",),
         Weight.DETAIL,
         hint="Two recipes stage the same file (listed below with its owner): let only one provide "
         "it; after a renamed recipe clean the old one (bitbake -c cleansstate OLD).",
@@ -186,6 +186,15 @@ RULES: Final = (
         stands_alone=True,
     ),
     Rule(
+        "pseudo-sigabrt",
+        Category.PSEUDO,
+        r"died with <Signals\.SIGABRT",
+        ("SIGABRT",),
+        Weight.CAUSE,
+        hint="A program aborted, most often because pseudo stopped it: pseudo.log of the work "
+        "directory names the path that does not match.",
+    ),
+    Rule(
         "pseudo-abort",
         Category.PSEUDO,
         r"(?:path mismatch \[\d{1,9} links?\]|pseudo.{0,80}(?:abort|ABORT|Abort)|"
@@ -193,7 +202,7 @@ RULES: Final = (
         r"pseudo: .{0,200}(?:failed|error|unknown|mismatch)|inode mismatch|"
         r"The pseudo (?:server|daemon|client)|PSEUDO_\w{1,30} .{0,80}(?:not set|must)|See following link for details on this error)",
         ("path mismatch", "seudo", "inode mismatch", "PSEUDO_"),
-        Weight.DETAIL + 3,
+        Weight.ROOT,
         hint="Files under pseudo's control were changed outside of it (or pseudo could not start): "
         "clean the recipe; check PSEUDO_IGNORE_PATHS and that nothing else writes there. "
         "pseudo.log of the work directory names the paths.",

@@ -189,7 +189,7 @@ RULES: Final = (
     Rule(
         "expansion-recipe",
         Category.EXPANSION_ERROR,
-        r"ExpansionError during parsing (?P<file>\S{1,500})",
+        r"ExpansionError during parsing (?P<file>[^\s:]{1,500})",
         ("ExpansionError during parsing",),
         Weight.SIGN,
         hint="A variable of this recipe can't be computed; the lines below say which and why.",

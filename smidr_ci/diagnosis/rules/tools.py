@@ -36,7 +36,7 @@ RULES: Final = (
     Rule(
         "compiler-error",
         Category.COMPILE,
-        rf"{_START}{_SOURCE}(?::(?P<column>\d{{1,5}}))?:\s?(?:\d{{1,5}}: )?(?:fatal )?[eE]rror(?: C?\d{{1,6}})?: (?P<what>.{{1,400}})",
+        rf"{_START}(?!\S{{1,300}}\.(?:ac|am|m4):){_SOURCE}(?::(?P<column>\d{{1,5}}))?:\s?(?:\d{{1,5}}: )?(?:fatal )?[eE]rror(?: C?\d{{1,6}})?: (?P<what>.{{1,400}})",
         ("rror: ", "rror "),
         Weight.CAUSE + 5,
         hint="The first compiler error is the one to mend; later ones often follow from it.",
