@@ -18,7 +18,9 @@ COMMANDS = {
     "apt-get": """
         echo "apt-get $*" >> "$FAKE_LOG"
         for name in "$@"; do
-            if [ "$name" = docker.io ]; then cp "$FAKE_SPARE/docker" "$FAKE_BIN/docker"; fi
+            if [ "$name" = docker.io ]; then
+                cp "$FAKE_SPARE/docker" "$FAKE_SPARE/dockerd" "$FAKE_BIN"
+            fi
         done""",
     "docker": '[ -e "$FAKE_STATE/engine-is-up" ] && echo 99.0',
     "dockerd": 'echo dockerd >> "$FAKE_LOG"; touch "$FAKE_STATE/engine-is-up"',
@@ -134,6 +136,14 @@ def test_engine_that_does_not_answer_is_started_by_root(host: FakeHost) -> None:
     assert run.returncode == 0, run.stderr
     assert host.log.count("dockerd") == 1
     assert "Docker Engine 99.0 answers" in run.stdout
+
+
+def test_an_engine_is_installed_where_only_its_client_is(host: FakeHost) -> None:
+    host.without("dockerd")
+    run = host.run()
+    assert run.returncode == 0, run.stderr
+    assert "apt-get -qq -y install docker.io" in host.log
+    assert host.log.count("dockerd") == 1
 
 
 def test_engine_that_does_not_answer_is_named_to_a_user(host: FakeHost) -> None:
