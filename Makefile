@@ -34,10 +34,8 @@ docs: prepare
 	$(PYTHON) tools/generate_docs.py
 
 bench: prepare
-	$(PYTHON) benchmarks/overhead.py
+	$(PYTHON) -m benchmarks.overhead
 
 clean:
-	@# Layer trees are read-only, also for their owner.
-	if [ -d examples/hello/work ]; then chmod -R u+w examples/hello/work; fi
 	rm -rf examples/hello/work .smidr-test .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	rm -rf $(VENV) dist

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from smidr_ci.builds.logbook import LogReader, follow, lines_of, printable
 
+__all__ = ["live_rate", "main"]
+
 _LINE = "NOTE: recipe zlib-1.3.1-r0: task do_compile: Succeeded (%09d of 999999999)\n"
 _WRITER = """
 import sys
@@ -39,7 +41,8 @@ def main() -> None:
     before = _peak_mb()
     with tempfile.TemporaryDirectory(prefix="smidr-benchmark-") as folder:
         log = Path(folder) / "console.log"
-        _live(log, count, options.followers)
+        took = _live(log, count, options.followers)
+        _report(f"live, {options.followers} followers", count, took)
         for name, step in (("raw", _raw), ("lines", _lines), ("printable text", _text)):
             start = time.perf_counter()
             seen = step(log)
@@ -52,7 +55,14 @@ def main() -> None:
     print(f"peak memory {_peak_mb():.1f} MB, of which {_peak_mb() - before:.1f} MB for the log")
 
 
-def _live(log: Path, count: int, followers: int) -> None:
+def live_rate(folder: Path, size_bytes: int) -> float:
+    """Lines per second of one follower while a log grows to this size in `folder`."""
+    count = size_bytes // len(_LINE % 0)
+    return count / _live(folder / "growing.log", count, 1)
+
+
+def _live(log: Path, count: int, followers: int) -> float:
+    """Seconds until all followers have read what a writer writes meanwhile."""
     writer = subprocess.Popen([sys.executable, "-c", _WRITER, log, _LINE, str(count)])
     seen = [0] * followers
 
@@ -70,7 +80,7 @@ def _live(log: Path, count: int, followers: int) -> None:
     for thread in threads:
         thread.join()
     assert seen == [count] * followers, f"lines were lost: {seen} of {count}"
-    _report(f"live, {followers} followers", count, time.perf_counter() - start)
+    return time.perf_counter() - start
 
 
 def _raw(log: Path) -> int:
