@@ -1,4 +1,7 @@
-"""Writes a layer tree: read-only files whose times depend on their content alone.
+"""Writes a layer tree: files whose times depend on their content alone.
+
+Modes are those of a checkout: BitBake copies `file://` sources with them, and a recipe must be
+able to write to its copies. Builds get the tree mounted read-only.
 
 BitBake's parse cache is valid while modification times are equal to the recorded ones
 (bb/cache.py), so the same content has to have the same time in every tree and on every host.
@@ -66,7 +69,7 @@ class TreeWriter:
     ) -> None:
         """Write one file; raises `LayerError` for a path or an amount that can't be right."""
         self._enter(path)
-        place, mode = f"{self._root}/{path}", 0o555 if is_executable else 0o444
+        place, mode = f"{self._root}/{path}", 0o755 if is_executable else 0o644
         if not is_metadata(path):
             self._write(place, chunks, mode, self._other_time)
             return
@@ -119,7 +122,7 @@ class TreeWriter:
         self._make_folder(path)
 
     def finish(self) -> None:
-        """Make the links, then close all directories for writing."""
+        """Make the links, then open all directories to the users that builds run as."""
         for path, target in self._links:
             place = f"{self._root}/{path}"
             os.symlink(target, place)
@@ -127,7 +130,7 @@ class TreeWriter:
         for folder in sorted(self._made, reverse=True):
             place = f"{self._root}/{folder}" if folder else self._root
             os.utime(place, (self._other_time,) * 2)
-            os.chmod(place, 0o555)  # noqa: S103  builds run as other users and only read
+            os.chmod(place, 0o755)  # noqa: S103  builds run as other users
 
     def _enter(self, path: str) -> None:
         parts = path.split("/")

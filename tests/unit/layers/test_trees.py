@@ -70,13 +70,15 @@ def test_commits_of_one_second_never_share_the_time_of_changed_files(
     assert one != two
 
 
-def test_files_are_read_only_and_keep_their_executable_bit(site: Site, poky: GitRepository) -> None:
+def test_files_have_the_modes_of_a_checkout_and_keep_their_executable_bit(
+    site: Site, poky: GitRepository
+) -> None:
     (poky.path / "oe-init-build-env").chmod(0o755)
     poky.commit()
     tree = tree_of(site, poky)
-    assert stat.S_IMODE((tree / "oe-init-build-env").stat().st_mode) == 0o555
-    assert stat.S_IMODE((tree / RECIPE).stat().st_mode) == 0o444
-    assert stat.S_IMODE(tree.stat().st_mode) == 0o555
+    assert stat.S_IMODE((tree / "oe-init-build-env").stat().st_mode) == 0o755
+    assert stat.S_IMODE((tree / RECIPE).stat().st_mode) == 0o644
+    assert stat.S_IMODE(tree.stat().st_mode) == 0o755
     assert not list(tree.rglob(".git"))
     assert not (tree / ".smidr-owned").exists()
     assert (tree.parent / ".smidr-owned").is_file()
