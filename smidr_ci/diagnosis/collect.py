@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Final
 
 from smidr_ci.diagnosis.events import FailedTask
 from smidr_ci.diagnosis.evidence import Evidence, Failure
-from smidr_ci.diagnosis.frames import Head, TaskRef, head_of, is_frame_message, task_reference
+from smidr_ci.diagnosis.frames import (
+    Head,
+    TaskRef,
+    head_of,
+    is_frame_message,
+    running_function,
+    task_reference,
+)
 from smidr_ci.diagnosis.match import (
     ECHO_RULE,
     FRAME_RULE,
     MESSAGE_RULE,
     NAMED_RULE,
     PARSE_RULE,
+    RETRY_RULE,
     Matched,
     best_match,
     plain,
@@ -31,6 +40,8 @@ __all__ = ["Collector"]
 _MAX_FAILURES: Final = 400
 _MAX_LINES_EACH: Final = 5000
 _DECISIVE: Final = (b"ERROR: Task ", b"Logfile of ", b"Killed", b"o space left", b"ummary: ")
+_PREAMBLES: Final = ("Traceback (most recent", "Server log for this session", "Last ")
+"""Messages that only introduce what follows."""
 _IMPORTANT: Final = (*_DECISIVE, b"ERROR: ", b"FATAL: ")
 _MAX_WARNINGS: Final = 200
 _MAX_SEEN: Final = 60_000
@@ -130,8 +141,11 @@ class Collector:
             if reference.ends or "Logfile of failure" in text.body:
                 return
         elif reference:
-            self._take_hint(reference)
+            is_failure = text.in_block or "ailed" in text.body or " exit " in text.body
+            self._take_hint(reference if is_failure else replace(reference, task=""))
         head = head_of(text.body)
+        if head and head.level == "DEBUG" and (running := running_function(head.message)):
+            self._pending.note_running(running)
         if head and head.level == "OUTPUT":
             self._take_labelled_output(head, hit)
         elif (head and not text.in_block) or (head and head.task and head.level == "ERROR"):
@@ -143,12 +157,16 @@ class Collector:
         if head.level in {"NOTE", "DEBUG"}:
             self._after_warning = True
             self._alone.note(head.message)
+            if "server" in head.message and "etrying" in head.message and not self.failures:
+                self._pending.hold(self._evidence(hit, plain(RETRY_RULE, hit)))
             return
         self._after_warning = head.level == "WARNING"
         if head.level == "WARNING":
             self._take_warning(head, hit)
             return
         self.summary.errors += 1
+        if head.message.startswith(_PREAMBLES):
+            return
         found = best_match(hit, head, head.task)
         if head.task:
             self._take_task_message(head, hit, found)
@@ -270,10 +288,10 @@ class Collector:
 
     def _flush_pending_alone(self) -> None:
         known = [failure for failure in self.failures if failure.evidence or failure.task]
-        items = self._pending.settle(known)
+        items = self._pending.settle(known, is_console=self.summary.is_console)
         if items or (self._pending.task and not known):
             failure = self._new_failure()
-            failure.task = self._pending.task
+            failure.task = self._pending.task or self._pending.running
             failure.learn(self._pending.name, exact=False)
             for item in items:
                 failure.add(item)
@@ -289,6 +307,7 @@ class Collector:
             offset=found.offset,
             log=self._log,
             in_block=in_block,
+            is_error=hit.text.body.startswith(("ERROR:", "FATAL:", "CRITICAL:")),
             excerpt=tuple(_excerpt(hit)),
         )
 

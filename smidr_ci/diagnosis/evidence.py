@@ -28,6 +28,8 @@ class Evidence:
     offset: int
     log: str
     in_block: bool
+    is_error: bool = False
+    """BitBake printed it as an ERROR."""
     excerpt: tuple[ExcerptLine, ...] = ()
 
 

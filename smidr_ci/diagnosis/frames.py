@@ -17,7 +17,7 @@ from smidr_ci.diagnosis.names import (
     strip_variants,
 )
 
-__all__ = ["Head", "TaskRef", "head_of", "is_frame_message", "task_reference"]
+__all__ = ["Head", "TaskRef", "head_of", "is_frame_message", "running_function", "task_reference"]
 
 _HEAD: Final = re.compile(
     r"^(?P<level>ERROR|FATAL|WARNING|NOTE|DEBUG|CRITICAL)\s?:\s{1,2}(?P<rest>.*)$", re.DOTALL
@@ -61,6 +61,10 @@ _FUNCTION: Final = re.compile(
     r"|exit \d{1,3} from '(?P<task2>do_\w{1,60})'"
 )
 
+_RUNNING: Final = re.compile(
+    r"(?:Executing (?:shell|python) function|Python function|Shell function) "
+    r"(?P<task>do_(?!qa_)[a-z_0-9]{1,60})"
+)
 _FRAME_MESSAGE: Final = re.compile(
     r"^(?:ExecutionError\(|Execution of '\S{1,600}' failed|Function failed: (?:do_|base_do_"
     r"|\w{1,80}$|\w{1,80} \(log)|"
@@ -158,6 +162,12 @@ def task_reference(text: str) -> TaskRef | None:
     if ("Function failed: do_" in text or "' from '" in text) and (match := _FUNCTION.search(text)):
         return TaskRef(None, match["task"] or match["task2"], hint_only=True)
     return None
+
+
+def running_function(text: str) -> str | None:
+    """The task whose function a task's log says it runs: `DEBUG: Executing shell function do_x`."""
+    match = _RUNNING.search(text)
+    return match["task"] if match else None
 
 
 def is_frame_message(message: str) -> bool:

@@ -18,6 +18,7 @@ __all__ = [
     "MESSAGE_RULE",
     "NAMED_RULE",
     "PARSE_RULE",
+    "RETRY_RULE",
     "Matched",
     "best_match",
     "plain",
@@ -53,6 +54,17 @@ FRAME_RULE: Final = Rule(
     cause_visible=False,
 )
 NAMED_RULE: Final = replace(FRAME_RULE, name="bitbake-task-failed", weight=Weight.FRAME - 5)
+RETRY_RULE: Final = Rule(
+    "server-retry",
+    Category.SERVER,
+    r"",
+    (),
+    Weight.LIKELY,
+    hint="BitBake's server does not answer: another BitBake holds the build directory, or the "
+    "server died. See bitbake-cookerdaemon.log there, and remove a stale bitbake.lock.",
+    retryable=True,
+    cause_visible=False,
+)
 PARSE_RULE: Final = Rule(
     "parse-message",
     Category.PARSE_ERROR,
@@ -160,7 +172,7 @@ def _is_better(rule: Rule, best: Rule) -> bool:
 
 def _beside(rule: Rule, hit: Hit) -> dict[str, str]:
     for near in hit.after(rule.next_within):
-        if rule.beside and (match := rule.beside.search(near.text.body)):
+        if near.is_complete and rule.beside and (match := rule.beside.search(near.text.body)):
             return {name: value for name, value in match.groupdict().items() if value}
     return {}
 
@@ -177,6 +189,8 @@ def _with_next_line(rule: Rule, hit: Hit, groups: Mapping[str, str]) -> Matched:
                 break
             if match := rule.follow.search(near.text.body):
                 found = {name: value for name, value in match.groupdict().items() if value}
+                if not near.is_complete:
+                    found = {}
                 message = near.text.shown
                 return Matched(
                     rule, rule.weight, message, {**groups, **found}, near.number, near.offset

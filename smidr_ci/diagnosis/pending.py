@@ -24,6 +24,7 @@ class Pending:
         self._items: list[Evidence] = []
         self.name: RecipeName | None = None
         self.task: str | None = None
+        self.running: str | None = None
 
     def hold(self, item: Evidence) -> None:
         """Keep the item until its owner is known; of too many the weakest and last goes."""
@@ -41,6 +42,10 @@ class Pending:
         self.name = self.name or name
         self.task = self.task or task
 
+    def note_running(self, task: str) -> None:
+        """Remember whose function runs; the last one counts, and only if nothing failed says."""
+        self.running = task
+
     def note_reference(self, reference: TaskRef) -> None:
         """The same from a line of a task's log."""
         self.note(reference.name, reference.task)
@@ -54,10 +59,15 @@ class Pending:
 
     def clear(self) -> None:
         """Forget everything."""
-        self._items, self.name, self.task = [], None, None
+        self._items, self.name, self.task, self.running = [], None, None, None
 
-    def settle(self, known: Sequence[Failure]) -> list[Evidence]:
-        """At the end of a log: what deserves a failure of its own; the rest is handed out."""
+    def settle(self, known: Sequence[Failure], *, is_console: bool) -> list[Evidence]:
+        """At the end of a log: what deserves a failure of its own; the rest is handed out.
+
+        A console log without any failed task most likely is one of a build that went well.
+        """
+        if not known and is_console:
+            return [item for item in self._items if item.weight >= Weight.CAUSE or item.is_error]
         if not known:
             strongest = max((item.weight for item in self._items), default=0)
             return [

@@ -36,6 +36,7 @@ RARE_NEEDLES: Final[tuple[bytes, ...]] = (
     b"multiple definition", b"recompile with", b"truncated to fit", b"overflowed by",
     b"DSO missing", b"BackendUnavailable", b"unexpected relocation", b"no buildable",
     b"undeclared", b"bytes too large", b"nspecified", b"requires ", b"unknown option",
+    b"function do_", b"etrying server",
 )  # fmt: skip
 """Searched only in the first megabytes and where an ERROR is near: causes without a loud word."""
 
@@ -65,6 +66,7 @@ class Neighbour:
     number: int
     offset: int
     text: LogText
+    is_complete: bool = True
 
 
 class Hit:
@@ -98,20 +100,20 @@ class Hit:
         return self._end < len(self._reader.window)
 
     def after(self, count: int) -> list[Neighbour]:
-        """Up to `count` complete lines that follow, as far as they are in memory."""
+        """Up to `count` lines that follow, as far as they are in memory."""
         found: list[Neighbour] = []
         window, position, number = self._reader.window, self._end, self.number
         while len(found) < count and position < len(window):
             number += window[position] == _NEWLINE
             start = position + 1
             position = _line_end(window, start)
-            if position >= len(window):
+            if start >= len(window):
                 break
             if window[start - 1 : start] == b"\r" and start == position:
                 continue
-            found.append(
-                Neighbour(number, self._reader.base + start, clean(window[start:position]))
-            )
+            text = clean(window[start:position])
+            whole = position < len(window)
+            found.append(Neighbour(number, self._reader.base + start, text, whole))
         return found
 
     def before(self, count: int) -> list[Neighbour]:

@@ -77,6 +77,11 @@ class SummaryReader:
                 self._settings[match["name"]] = match["value"]
 
     @property
+    def is_console(self) -> bool:
+        """Whether this is a console log of a build, and no piece of one."""
+        return bool(self._settings or self._numbers or self._sstate)
+
+    @property
     def has_errors(self) -> bool:
         """Whether BitBake counted or printed an ERROR."""
         return self.errors > 0 or self._printed.get("ERROR", 0) > 0

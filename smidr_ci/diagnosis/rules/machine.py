@@ -60,6 +60,16 @@ RULES: Final = (
         warning=True,
     ),
     Rule(
+        "inotify-watches",
+        Category.SANITY,
+        r"(?:exceeds fs\.inotify|inotify watch limit|max_user_watches|max_user_instances)",
+        ("inotify", "max_user"),
+        Weight.ROOT + 3,
+        hint="The host's limit of inotify watches is too low: raise fs.inotify.max_user_watches "
+        "(sysctl).",
+        stands_alone=True,
+    ),
+    Rule(
         "sanity-list",
         Category.SANITY,
         r"config sanity checker detected a potential misconfiguration",
@@ -162,6 +172,7 @@ RULES: Final = (
         Weight.SIGN + 2,
         hint="BitBake's own code failed; the last line of the traceback says why.",
         cause_visible=False,
+        stands_alone=True,
         next_line=r"^(?:Exception: )?(?:\w+\.){0,5}[A-Z]\w*(?:Error|Exception|Interrupt|Exit|Failure)\b: ?.{0,500}",
         next_within=60,
     ),

@@ -157,6 +157,7 @@ RULES: Final = (
     Rule(
         "expansion-failure",
         Category.EXPANSION_ERROR,
+        r"(?:ExpansionError during parsing (?P<file>[^\s:]{1,500}): )?"
         r"Failure expanding variable (?P<variable>[^,\s]{1,200}),? ?expression was (?P<what>.{0,4000})",
         ("Failure expanding variable",),
         Weight.DETAIL,
@@ -215,11 +216,20 @@ RULES: Final = (
         cause_visible=False,
     ),
     Rule(
+        "command-exited",
+        Category.OTHER,
+        r"Command execution failed: ",
+        ("Command execution failed",),
+        Weight.FRAME - 1,
+        hint="See the error messages above this line.",
+        stands_alone=True,
+        cause_visible=False,
+    ),
+    Rule(
         "parse-halted",
         Category.PARSE_ERROR,
-        r"(?:Parsing halted due to errors|Parse failure with the specified layer added|"
-        r"Command execution failed: Exited with)",
-        ("Parsing halted", "Parse failure with", "Exited with"),
+        r"(?:Parsing halted due to errors|Parse failure with the specified layer added)",
+        ("Parsing halted", "Parse failure with"),
         Weight.FRAME,
         hint="See the error messages above this line.",
         stands_alone=True,

@@ -135,7 +135,7 @@ RULES: Final = (
     Rule(
         "task-depends-on-missing-task",
         Category.OTHER,
-        r"Task (?P<what>\S{1,120}) (?:in \S{1,400} )?depends upon (?:nonexistent|non-existent) task "
+        r"Task (?P<what>\S{1,120}) (?:in \S{1,400} )?r?depends upon (?:nonexistent|non-existent) task "
         r"(?P<missing>\S{1,120})(?: in (?P<file>\S{1,400}))?",
         ("depends upon non",),
         Weight.DETAIL,

@@ -182,6 +182,18 @@ def test_nothing_is_invented_for_a_build_that_succeeded(lines: str) -> None:
     assert diagnosis.summary.succeeded
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "NOTE: recipe demo-1.0-r0: task do_compile: Started\nmake: cannot find anything odd",
+        "WARNING: demo-1.0-r0 do_install: see /b/tmp/work/a-b/demo/1.0/temp/log.do_install for more",
+        "fatal: not a git repository (or any of the parent directories): .git",
+    ],
+)
+def test_nothing_is_invented_for_a_log_that_ends_before_the_build(lines: str) -> None:
+    assert of(f'BB_VERSION           = "2.8.0"\nNOTE: Executing Tasks\n{lines}\n').findings == ()
+
+
 def test_a_qa_warning_is_a_finding_of_lower_severity() -> None:
     line = "WARNING: demo-1.0-r0 do_package_qa: QA Issue: demo rdepends on x [build-deps]"
     diagnosis = of(SUCCEEDED.format(lines=line))
