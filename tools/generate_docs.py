@@ -15,9 +15,11 @@ from typing import Final
 _ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
+from tools.cli_reference import cli_page  # noqa: E402 - needs the path above
 from tools.configuration_reference import configuration_page  # noqa: E402 - needs the path above
 
 PAGES: Final[Mapping[str, Callable[[], str]]] = {
+    "docs/cli.md": cli_page,
     "docs/configuration.md": configuration_page,
 }
 """Each page with the function that makes its text; add a line to add a page."""

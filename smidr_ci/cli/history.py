@@ -71,7 +71,14 @@ def logs(
 
 @click.command(name="list")
 @customer_option
-@click.option("--limit", type=click.IntRange(1, 10_000), default=20, show_default=True)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 10_000),
+    default=20,
+    show_default=True,
+    metavar="N",
+    help="Show so many.",
+)
 @click.option(
     "--state", type=click.Choice([str(state) for state in BuildState]), help="Only this state."
 )

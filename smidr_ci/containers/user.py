@@ -26,14 +26,14 @@ def builder_user(
 ) -> User:
     """The user of a build's processes.
 
-    That of this process; for root, in this order: who called sudo, the operator's `setting`
-    (`uid`, `uid:gid` or a user name), the user `smidr`, 1000:1000. Raises `HostError` when the
-    setting names nobody, or root.
+    That of this process; for root, in this order: the operator's `setting` (`uid`, `uid:gid` or a
+    user name), who called sudo, the user `smidr`, 1000:1000. Raises `HostError` when the setting
+    names nobody, or root.
     """
     uid, gid = process_ids or (os.geteuid(), os.getegid())
     if uid != 0:
         return User(uid, gid)
-    chosen = _from_sudo(environ) or _from_setting(setting) or _by_name(SERVICE_USER) or DEFAULT_IDS
+    chosen = _from_setting(setting) or _from_sudo(environ) or _by_name(SERVICE_USER) or DEFAULT_IDS
     return User(*chosen)
 
 

@@ -21,13 +21,18 @@ def test_ordinary_user_builds_as_himself_whatever_the_settings() -> None:
 
 def test_under_sudo_the_caller_builds() -> None:
     environ = {"SUDO_UID": "1234", "SUDO_GID": "100"}
-    assert builder_user(environ, "7:8", process_ids=ROOT) == User(1234, 100)
+    assert builder_user(environ, process_ids=ROOT) == User(1234, 100)
+
+
+def test_the_operators_setting_counts_more_than_sudo() -> None:
+    environ = {"SUDO_UID": "1234", "SUDO_GID": "100"}
+    assert builder_user(environ, "7:8", process_ids=ROOT) == User(7, 8)
 
 
 @pytest.mark.parametrize("uid", ["0", "", "-1", "x", "99999999999999", "\uff11"])
 def test_useless_sudo_variables_are_passed_over(uid: str) -> None:
     environ = {"SUDO_UID": uid, "SUDO_GID": "0"}
-    assert builder_user(environ, "7:8", process_ids=ROOT) == User(7, 8)
+    assert builder_user(environ, process_ids=ROOT) == builder_user({}, process_ids=ROOT)
 
 
 def test_root_without_setting_builds_as_1000() -> None:
