@@ -69,14 +69,28 @@ def _finding(failure: Failure, warnings: Warnings, context: DiagnosisContext) ->
         name = _asker(failure, name)
     if item is None:
         return _unexplained(failure, category, name, context)
-    return _make(
-        item,
-        category,
-        Severity.ERROR,
-        name,
-        (failure.task, failure.recipe_file, failure.task_log),
-        context,
-    )
+    file = failure.recipe_file
+    if category is Category.PATCH:
+        file = _patch_of(failure, item) or file
+    owner = (failure.task, file, failure.task_log)
+    finding = _make(item, category, Severity.ERROR, name, owner, context)
+    if finding.layer is None and category is Category.PATCH:
+        place = place_of(failure.recipe_file, context.layers)
+        finding = replace(finding, layer=place.layer, repo_path=place.repo_path)
+    return finding
+
+
+_PATCH: Final = re.compile(r"(?<![\w./+-])[\w.+-]{1,200}\.(?:patch|diff)\b")
+
+
+def _patch_of(failure: Failure, item: Evidence) -> str | None:
+    """The patch that does not apply, named in a line near the one that says why."""
+    lines = [item.message, *(known.message for known in failure.evidence)]
+    lines += [line.text for line in item.excerpt if line.number <= item.number]
+    for text in lines:
+        if match := _PATCH.search(text):
+            return match[0]
+    return None
 
 
 def _asker(failure: Failure, name: RecipeName | None) -> RecipeName | None:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
 
-from smidr_ci.diagnosis.events import FailedTask
 from smidr_ci.diagnosis.evidence import Evidence, Failure
 from smidr_ci.diagnosis.frames import (
     Head,
@@ -28,16 +27,17 @@ from smidr_ci.diagnosis.match import (
     plain,
 )
 from smidr_ci.diagnosis.model import ExcerptLine
-from smidr_ci.diagnosis.names import RecipeName, from_work_path, strip_variants
+from smidr_ci.diagnosis.names import from_work_path
 from smidr_ci.diagnosis.pending import Pending
+from smidr_ci.diagnosis.position import source_position
 from smidr_ci.diagnosis.reader import Hit, LogReader
+from smidr_ci.diagnosis.register import FailureRegister
 from smidr_ci.diagnosis.rules.base import Weight
 from smidr_ci.diagnosis.standalone import StandaloneFailures
 from smidr_ci.diagnosis.summary import SummaryReader
 
 __all__ = ["Collector"]
 
-_MAX_FAILURES: Final = 400
 _MAX_LINES_EACH: Final = 5000
 _DECISIVE: Final = (b"ERROR: Task ", b"Logfile of ", b"Killed", b"o space left", b"ummary: ")
 _PREAMBLES: Final = ("Traceback (most recent", "Server log for this session", "Last ")
@@ -55,13 +55,13 @@ _ECHOES: Final = (
 
 
 class Collector:
-    """State of one pass; `failures`, `warnings` and `summary` are the result."""
+    """State of one pass; `register`, `warnings` and `summary` are the result."""
 
     def __init__(self) -> None:
-        self.failures: list[Failure] = []
+        self.register = FailureRegister()
         self.warnings: list[tuple[Evidence, Head]] = []
         self.summary = SummaryReader()
-        self._alone = StandaloneFailures(self._new_failure)
+        self._alone = StandaloneFailures(self.register.new)
         self._current: Failure | None = None
         self._pending = Pending()
         self._after_warning = False
@@ -89,7 +89,7 @@ class Collector:
         self._log = log
         self._flush_pending_alone()
         reference = task_reference(f"Logfile of failure stored in: {log}")
-        owner = self._owner_of_log(log, reference)
+        owner = self.register.owner_of_log(log, reference)
         self._current = owner
         for hit in reader:
             text = hit.text
@@ -99,20 +99,6 @@ class Collector:
             elif name := from_work_path(text.body):
                 owner.learn(name, exact=False)
         self._current = None
-
-    def take_event(self, event: FailedTask) -> None:
-        """Take over what BitBake itself says of a failed task, better than any text."""
-        name = RecipeName(event.recipe, event.version or None) if event.recipe else None
-        failure = self._find(name, event.task, None)
-        if failure is None:
-            if event.is_silent:
-                return
-            failure = self._new_failure()
-            failure.task = event.task
-        if name:
-            failure.name, failure.is_name_exact = name, True
-        failure.recipe_file = strip_variants(event.file)[2] or failure.recipe_file
-        failure.task_log = event.log or failure.task_log
 
     def finish(self) -> None:
         """Settle what is still open, once all logs are read."""
@@ -157,7 +143,7 @@ class Collector:
         if head.level in {"NOTE", "DEBUG"}:
             self._after_warning = True
             self._alone.note(head.message)
-            if "server" in head.message and "etrying" in head.message and not self.failures:
+            if "server" in head.message and "etrying" in head.message and not self.register.all:
                 self._pending.hold(self._evidence(hit, plain(RETRY_RULE, hit)))
             return
         self._after_warning = head.level == "WARNING"
@@ -185,9 +171,9 @@ class Collector:
                 self._current.add(self._evidence(hit, found))
 
     def _take_task_message(self, head: Head, hit: Hit, found: Matched | None) -> None:
-        failure = self._find(head.name, head.task, head.label)
+        failure = self.register.find(head.name, head.task, head.label)
         if failure is None:
-            failure = self._new_failure()
+            failure = self.register.new()
         failure.take_head(head)
         found = found or _fallback(head, hit)
         failure.add(self._evidence(hit, found))
@@ -197,9 +183,9 @@ class Collector:
         found = best_match(hit, head, head.task)
         if found is None:
             return
-        failure = self._find(head.name, head.task, head.label)
+        failure = self.register.find(head.name, head.task, head.label)
         if failure is None and found.rule.weight >= Weight.CAUSE:
-            failure = self._new_failure()
+            failure = self.register.new()
             failure.take_head(head)
         if failure is not None and failure.wants(found.weight):
             failure.add(self._evidence(hit, found, in_block=True))
@@ -239,9 +225,9 @@ class Collector:
     # Who failed
 
     def _take_reference(self, reference: TaskRef, hit: Hit) -> None:
-        failure = self._find(reference.name, reference.task, None)
+        failure = self.register.find(reference.name, reference.task, None)
         if failure is None:
-            failure = self._new_failure()
+            failure = self.register.new()
             failure.task = reference.task
         failure.learn(reference.name, exact=True)
         if not failure.evidence:
@@ -259,38 +245,11 @@ class Collector:
         elif self._current.category is None:
             self._current.learn(reference.name, exact=False)
 
-    def _find(self, name: RecipeName | None, task: str | None, label: str | None) -> Failure | None:
-        for failure in reversed(self.failures):
-            if failure.is_task(name, task, label):
-                return failure
-        return None
-
-    def _owner_of_log(self, log: str, reference: TaskRef | None) -> Failure:
-        tasks = [failure for failure in self.failures if failure.category is None]
-        for failure in tasks:
-            if failure.task_log and log.endswith(failure.task_log.rsplit("/", 1)[-1]):
-                return failure
-        if reference and (found := self._find(reference.name, reference.task, None)):
-            return found
-        if len(self.failures) == 1 or (tasks and not reference):
-            return (tasks or self.failures)[0]
-        failure = self._new_failure()
-        if reference:
-            failure.task, failure.task_log = reference.task, log
-            failure.learn(reference.name, exact=True)
-        return failure
-
-    def _new_failure(self) -> Failure:
-        failure = Failure(order=len(self.failures))
-        if len(self.failures) < _MAX_FAILURES:
-            self.failures.append(failure)
-        return failure
-
     def _flush_pending_alone(self) -> None:
-        known = [failure for failure in self.failures if failure.evidence or failure.task]
+        known = [failure for failure in self.register.all if failure.evidence or failure.task]
         items = self._pending.settle(known, is_console=self.summary.is_console)
         if items or (self._pending.task and not known):
-            failure = self._new_failure()
+            failure = self.register.new()
             failure.task = self._pending.task or self._pending.running
             failure.learn(self._pending.name, exact=False)
             for item in items:
@@ -302,7 +261,7 @@ class Collector:
             rule=found.rule,
             weight=found.weight,
             message=found.message,
-            groups=found.groups,
+            groups=source_position(hit, found.groups),
             number=found.number,
             offset=found.offset,
             log=self._log,

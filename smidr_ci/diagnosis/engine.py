@@ -40,7 +40,7 @@ def diagnose(
         collector.read(LogReader(source))
     if events is not None:
         for task in failed_tasks(events):
-            collector.take_event(task)
+            collector.register.take_event(task)
     for path in task_logs:
         with open_untrusted(path) as stream:
             collector.read_task_log(LogReader(stream), str(path))
@@ -51,7 +51,7 @@ def diagnose(
 def _conclude(collector: Collector, context: DiagnosisContext) -> Diagnosis:
     summary = collector.summary.result()
     is_success = summary.succeeded is True and context.exit_code in {None, 0}
-    failures = [] if is_success else collector.failures
+    failures = [] if is_success else collector.register.all
     findings = findings_of(failures, collector.warnings, context)
     if len(findings) > 1:
         # An interrupt that follows a failure is somebody who had seen it.

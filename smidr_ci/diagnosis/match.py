@@ -101,7 +101,7 @@ def best_match(hit: Hit, head: Head | None, task: str | None) -> Matched | None:
     """The weightiest rule for the line; of equals the first in the catalogue."""
     body = hit.text.body
     best, groups = _best_rule(body, head, task)
-    is_message = head is not None and head.level != "OUTPUT"
+    is_message = not hit.text.in_block and head is not None and head.level in _LOUD
     if head and is_message and (best is None or best.is_generic):
         wrapped = _best_unwrapped(hit, head, task)
         if wrapped is not None:
@@ -117,6 +117,7 @@ def best_match(hit: Hit, head: Head | None, task: str | None) -> Matched | None:
     return _with_next_line(best, hit, known)
 
 
+_LOUD: Final = frozenset({"ERROR", "WARNING"})
 _Groups = Mapping[str, str | None]
 
 

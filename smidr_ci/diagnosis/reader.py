@@ -34,8 +34,9 @@ RARE_NEEDLES: Final[tuple[bytes, ...]] = (
     b"Unknown package", b"to overwrite", b"from install of", b"none of the prov", b"syntax error",
     b"panicked at", b".go:", b"required module", b"nconsistent vend", b" is not in ",
     b"multiple definition", b"recompile with", b"truncated to fit", b"overflowed by",
-    b"DSO missing", b"BackendUnavailable", b"unexpected relocation", b"no buildable",
-    b"undeclared", b"bytes too large", b"nspecified", b"requires ", b"unknown option",
+    b"DSO missing", b"BackendUnavailable", b"unexpected relocation",
+    b"Go files", b"Go source files", b"nvalid option", b"undeclared",
+    b"bytes too large", b"nspecified", b"requires ", b"unknown option",
     b"function do_", b"etrying server",
 )  # fmt: skip
 """Searched only in the first megabytes and where an ERROR is near: causes without a loud word."""

@@ -18,6 +18,7 @@ _CONTROL: Final = re.compile(
     r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2066-\u2069\ufeff]"
 )
 _KEYWORD: Final = r"(?:ERROR|WARNING|NOTE|DEBUG|FATAL|Summary|Log data|\| )"
+_MAX_INDENT: Final = 8
 _PREFIX: Final = re.compile(
     r"(?:section_(?:start|end):\d{1,12}:[\w.-]{1,80}(?:\[[^\]]{0,80}\])?\s?"
     # GitHub, GitLab (with stream mark), Jenkins pipelines, kas, PetaLinux
@@ -29,7 +30,7 @@ _PREFIX: Final = re.compile(
     r"|(?:INFO|TRACE):\s(?=" + _KEYWORD + r")"
     r"|\[[\w][\w .:/@#-]{0,60}\]\s(?=" + _KEYWORD + r")"
     r"|[A-Z][a-z]{2}\s[ \d]\d\s\d\d:\d\d:\d\d\s[\w.-]{1,64}\s[\w./-]{1,64}(?:\[\d{1,8}\])?:\s"
-    r"|#\d{1,4}\s\d{1,6}\.\d{1,4}\s"
+    r"|#\d{1,4}\s\d{1,6}\.\d{1,4}\s|Step #\d{1,4}(?: - \"[^\"]{0,80}\")?: "
     r"|[\w.-]{1,60}\s{0,20}\|\s(?=" + _KEYWORD + r")"
     r"|(?:>\s?){1,6}|\s{0,4}[\u2502\u2503]\s?"
     r"|(?:#|//|--|\*)\s{1,4}(?=(?:ERROR|WARNING|NOTE|DEBUG): |\| )"
@@ -83,6 +84,7 @@ def clean(raw: bytes) -> LogText:
 
 def strip_block_mark(text: str) -> tuple[str, bool]:
     """Take off the `| ` that BitBake puts before each line of a task's log."""
-    if text.startswith("|"):
-        return text[1:].removeprefix(" "), True
+    bare = text.lstrip(" ")
+    if bare.startswith("|") and len(text) - len(bare) <= _MAX_INDENT:
+        return bare[1:].removeprefix(" "), True
     return text, False

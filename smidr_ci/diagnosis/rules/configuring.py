@@ -74,7 +74,7 @@ RULES: Final = (
     Rule(
         "meson-error",
         Category.CONFIGURE,
-        r"(?P<file>[^\s:]{1,400}meson(?:\.build|_options\.txt|\.options)):(?P<line>\d{1,7}):(?P<column>\d{1,5}): ERROR: (?P<what>.{1,400})",
+        r"(?P<file>[^\s:]{0,400}meson(?:\.build|_options\.txt|\.options)):(?P<line>\d{1,7}):(?P<column>\d{1,5}): ERROR: (?P<what>.{1,400})",
         ("ERROR: ",),
         Weight.CAUSE + 5,
         hint="Meson stops at this line: add the missing dependency to DEPENDS or switch the option "
@@ -148,9 +148,10 @@ RULES: Final = (
     Rule(
         "qmake-error",
         Category.CONFIGURE,
-        r"(?:Project ERROR: (?!GN build)|Project MESSAGE: .{0,40}ERROR|ERROR: Enabling/Disabling unknown feature)(?P<what>.{1,300})",
-        ("Project ERROR", "Project MESSAGE", "unknown feature"),
+        r"(?:Project ERROR: (?!GN build)|Project MESSAGE: .{0,40}ERROR|ERROR: Enabling/Disabling unknown feature|ERROR: The .{1,80} functionality tests failed|ERROR: .{0,80}not supported by your)(?P<what>.{1,300})",
+        ("Project ERROR", "Project MESSAGE", "unknown feature", "tests failed", "by your"),
         Weight.CAUSE + 4,
         hint="qmake misses a module or a library: add the Qt recipe to DEPENDS.",
+        where=Where.OUTPUT,
     ),
 )

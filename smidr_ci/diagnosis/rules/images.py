@@ -167,7 +167,7 @@ RULES: Final = (
     Rule(
         "modpost",
         Category.KERNEL,
-        r"(?:ERROR: modpost: (?P<what>.{1,300})|FATAL: modpost: (?P<what2>.{1,300})|WARNING: modpost: .{0,100}fatal|"
+        r"(?:^(?:ERROR: |FATAL: )?modpost: (?P<what>.{1,300})|WARNING: modpost: .{0,100}fatal|"
         r"modpost: .{0,200}undefined!)",
         ("modpost",),
         Weight.CAUSE + 5,

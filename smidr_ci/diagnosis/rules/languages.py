@@ -60,8 +60,16 @@ RULES: Final = (
         "go-modules",
         Category.COMPILE,
         r"(?:go: (?!downloading|finding|extracting)(?P<what>.{3,400})|cannot find (?:package|module) .{1,300}|no required module provides package .{1,300}|"
-        r"package .{1,200} is not in (?:GOROOT|std)|inconsistent vendoring.{0,200})",
-        ("go: ", "cannot find", "no required module", "is not in", "inconsistent vendoring"),
+        r"package .{1,200} is not in (?:GOROOT|std)|inconsistent vendoring.{0,200}|no (?:buildable |non-test )?Go (?:source )?files in)",
+        (
+            "go: ",
+            "cannot find",
+            "no required module",
+            "is not in",
+            "inconsistent vendoring",
+            "Go files",
+            "Go source files",
+        ),
         Weight.CAUSE + 2,
         hint="Go can't find a module: vendor it or list it in SRC_URI; tasks have no network.",
         where=Where.OUTPUT,

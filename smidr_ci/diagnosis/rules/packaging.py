@@ -19,6 +19,14 @@ RULES: Final = (
         hint="The line before says what is wrong with LIC_FILES_CHKSUM.",
     ),
     Rule(
+        "license-file-gone",
+        Category.LICENSE,
+        r"(?:^(?:QA Issue: )?(?P<recipe>[\w.+-]{1,120}): )?LIC_FILES_CHKSUM points to an invalid file",
+        ("points to an invalid file",),
+        Weight.DETAIL + 1,
+        hint="The licence file moved or is gone: correct its path in LIC_FILES_CHKSUM.",
+    ),
+    Rule(
         "license-checksum",
         Category.LICENSE,
         r"(?:^(?:QA Issue: )?(?P<recipe>[\w.+-]{1,120}): (?:The )?)?(?<!Licensing Error: )(?:LIC_FILES_CHKSUM (?:does not match|points to an invalid file|contains an invalid URL)|"
@@ -62,8 +70,8 @@ RULES: Final = (
     Rule(
         "qa-issue",
         Category.PACKAGE_QA,
-        r"QA Issue: (?P<what>.{1,3000}?)(?: \[(?P<tag>[\w.-]{2,40})\])?$",
-        ("QA Issue: ",),
+        r"QA Issue: ?(?P<what>.{0,3000}?)(?: \[(?P<tag>[\w.-]{2,40})\])?$",
+        ("QA Issue:",),
         Weight.CAUSE + 5,
         hint="insane.bbclass refuses the package: mend the cause, or, when it is meant to be so, "
         "add the tag to INSANE_SKIP:<package>.",
@@ -155,7 +163,7 @@ RULES: Final = (
     Rule(
         "already-staged",
         Category.SSTATE,
-        r"Package already staged \((?P<file>[^)]{1,500})\)",
+        r"Package already staged \((?P<manifest>[^)]{1,500})\)",
         ("already staged",),
         Weight.DETAIL,
         hint="A manifest of an earlier build is left over: clean the recipe, or start with a fresh "

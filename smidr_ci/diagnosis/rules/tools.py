@@ -117,7 +117,7 @@ RULES: Final = (
         Category.LINK,
         r"(?:region [`'].{1,80}' overflowed by|section [`'].{1,80}' will not fit in region|"
         r"relocation truncated to fit|DSO missing from command line|file not recognized|"
-        r"final link failed|recompile with -fPIC|recompile with -fPIE)",
+        r"final link failed|recompile with -fPIC|recompile with -fPIE|un(?:expected|known) relocation type)",
         (
             "overflowed by",
             "will not fit",
@@ -126,6 +126,7 @@ RULES: Final = (
             "not recognized",
             "final link failed",
             "recompile with",
+            "relocation type",
         ),
         Weight.CAUSE + 2,
         hint="The linker says why; check sizes, -fPIC and the libraries on the link line.",
@@ -204,7 +205,7 @@ RULES: Final = (
     Rule(
         "shell-argument-list",
         Category.OTHER,
-        r"Argument list too long",
+        r"(?:^(?P<file>/[^\s:]{1,400}): line (?P<line>\d{1,6}): .{0,400})?Argument list too long",
         ("Argument list too long",),
         Weight.DETAIL,
         hint="A command line or the environment is too long: shorten the build path, clean the "
@@ -251,8 +252,8 @@ RULES: Final = (
     Rule(
         "tool-fatal",
         Category.COMPILE,
-        r"^(?:[\w./+-]{1,120}: )?(?:FATAL|Fatal|fatal)(?: error)?: (?P<what>.{3,400})",
-        ("atal", "FATAL"),
+        r"^(?:[\w./+-]{1,120}: )?(?:FATAL|Fatal|fatal|LLVM ERROR)(?: error)?: (?P<what>.{3,400})",
+        ("atal", "FATAL", "LLVM ERROR"),
         Weight.LIKELY + 3,
         hint="The tool says why it stops.",
         where=Where.OUTPUT,
@@ -261,7 +262,7 @@ RULES: Final = (
     Rule(
         "tool-error",
         Category.COMPILE,
-        r"^\s{0,8}(?:[\w./+\[\]-]{1,120}: )?(?:\*\*\* )?(?:ERROR|Error|error)(?: ?\(\d{1,5}\))?: (?P<what>.{3,400})",
+        r"^\s{0,8}(?:Subprocess output: ?)?(?:[\w./+\[\]-]{1,120}: )?(?:\*\*\* )?(?:ERROR|Error|error)(?: ?\(\d{1,5}\))?: (?P<what>.{3,400})",
         ("rror: ", "ERROR: ", "rror ("),
         Weight.LIKELY,
         hint="The tool says why it stops.",

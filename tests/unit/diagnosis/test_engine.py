@@ -186,7 +186,7 @@ def test_nothing_is_invented_for_a_build_that_succeeded(lines: str) -> None:
     "lines",
     [
         "NOTE: recipe demo-1.0-r0: task do_compile: Started\nmake: cannot find anything odd",
-        "WARNING: demo-1.0-r0 do_install: see /b/tmp/work/a-b/demo/1.0/temp/log.do_install for more",
+        "WARNING: demo-1.0-r0 do_install: see /b/tmp/work/a-b/demo/1.0/temp/log.do_install",
         "fatal: not a git repository (or any of the parent directories): .git",
     ],
 )

@@ -1,0 +1,41 @@
+"""From a position in a library's header to the line of the recipe's source that led there."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from smidr_ci.diagnosis.reader import Hit
+
+__all__ = ["source_position"]
+
+_FOREIGN: Final = re.compile(r"/recipe-sysroot(?:-native)?/|^/usr/(?:include|lib)/|/sysroots/")
+_REQUIRED: Final = re.compile(
+    r"^(?P<file>[^\s:]{1,600}):(?P<line>\d{1,7})(?::(?P<column>\d{1,5}))?:\s{1,8}required from here"
+)
+_INCLUDED: Final = re.compile(
+    r"^\s{0,40}(?:In file included )?from (?P<file>[^\s:]{1,600}):(?P<line>\d{1,7})"
+    r"(?::\d{1,5})?[:,]$"
+)
+_LINES: Final = 14
+
+
+def source_position(hit: Hit, groups: Mapping[str, str]) -> dict[str, str]:
+    """The groups with file and line of the source, where those found lie in a sysroot."""
+    known = dict(groups)
+    if not _FOREIGN.search(known.get("file", "")):
+        return known
+    included: re.Match[str] | None = None
+    for near in reversed(hit.before(_LINES)):
+        text = near.text.body
+        if (match := _REQUIRED.match(text)) and not _FOREIGN.search(match["file"]):
+            return _placed(known, match)
+        if (match := _INCLUDED.match(text)) and not _FOREIGN.search(match["file"]):
+            included = included or match
+    return _placed(known, included) if included else known
+
+
+def _placed(known: dict[str, str], match: re.Match[str]) -> dict[str, str]:
+    known.pop("column", None)
+    return known | {name: value for name, value in match.groupdict().items() if value}
