@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
@@ -43,9 +44,11 @@ def diagnose_build(
         timed_out=bool(result and result.timed_out),
         cancelled=cancel.is_cancelled,
     )
+    console, events = (control / CONTROL_FILES[name] for name in ("console", "events"))
     return diagnose(
-        control / CONTROL_FILES["console"],
-        events=control / CONTROL_FILES["events"],
+        # A driver that did not come to start wrote neither.
+        console if console.exists() else io.BytesIO(),
+        events=events if events.exists() else None,
         task_logs=logs,
         context=context,
     )

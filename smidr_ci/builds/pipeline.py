@@ -19,6 +19,8 @@ from smidr_ci.builds.outcome import Outcome
 from smidr_ci.builds.places import Places, places_for
 from smidr_ci.builds.preparation import Preparation, prepare
 from smidr_ci.builds.request import BuildRequest
+from smidr_ci.builds.reserve import Reserve
+from smidr_ci.builds.retention import forget_workspaces, retire
 from smidr_ci.caches.layout import free_space
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import (
@@ -48,10 +50,10 @@ def run_build(
     """
     targets = request.project.config.require_targets(request.targets)
     build_id, claim = host.store.reserve(request.customer)
-    with claim:
+    with claim, Reserve(host.home.root) as reserve:
         record = _new_record(host, request, build_id, targets)
         host.store.add(record)
-        journal = Journal(record, host.store, observer, host.clock)
+        journal = Journal(record, host.store, observer, host.clock, reserve)
         observer.changed(record)
         try:
             outcome = _stages(host, request, journal, cancel)
@@ -100,11 +102,16 @@ def _stages(host: Host, request: BuildRequest, journal: Journal, cancel: CancelT
         _leased(host, places, journal) as lease,
     ):
         outcome = run_attempts(host, prepared, lease.workspace, journal, cancel)
-        lease.is_kept = request.keep_workspace or outcome.state is BuildState.FAILED
+        # What filled the disk would also keep every later build from starting.
+        is_worth_keeping = outcome.state is BuildState.FAILED and outcome.kind != FailureKind.DISK
+        lease.is_kept = request.keep_workspace or is_worth_keeping
         if outcome.state is BuildState.COMPLETED and not request.fetch_only:
             lease.is_kept = True  # until the artifacts are out
             _extract(host, prepared, lease.workspace, journal)
             lease.is_kept = request.keep_workspace
+    days = request.project.config.cache.retention
+    if days is not None:
+        retire(host, host.workspace_store(places), journal.record, days, observer.note)
     return outcome
 
 
@@ -140,11 +147,13 @@ def _leased(host: Host, places: Places, journal: Journal) -> Iterator[_Lease]:
     try:
         yield lease
     finally:
+        journal.make_room()
         store.release(lease.workspace, keep=lease.is_kept)
-        if not lease.is_kept:
-            journal.note(workspace="")
         limits = host.agent.limits
-        store.sweep(Budget(limits.kept_workspaces_count, limits.kept_workspaces_size))
+        gone = store.sweep(Budget(limits.kept_workspaces_count, limits.kept_workspaces_size))
+        forget_workspaces(host.store, gone)
+        if not lease.is_kept or lease.workspace.path in {item.path for item in gone}:
+            journal.note(workspace="")
 
 
 def _extract(host: Host, prepared: Preparation, workspace: Workspace, journal: Journal) -> None:
@@ -164,11 +173,13 @@ def _extract(host: Host, prepared: Preparation, workspace: Workspace, journal: J
         journal.observer.note(f"artifact left out: {item.path}: {item.reason}")
     for glob in manifest.unmatched:
         journal.observer.note(f"artifacts: nothing matches {glob}")
-    if globs and not manifest.artifacts:
+    # The globs describe what the config's own targets leave, not one chosen instead of them.
+    if globs and not manifest.artifacts and not prepared.request.targets:
         raise BuildFailedError(
             f"nothing matches `artifacts`: {', '.join(globs)}",
             where=prepared.request.project.place(("artifacts",)),
-            hint="The globs start at DEPLOY_DIR; `smidr shell --build` shows what is there.",
+            hint=f"The globs start at DEPLOY_DIR: `smidr shell --build {journal.record.build_id} --"
+            " find tmp/deploy` shows what is there.",
             kind=FailureKind.ARTIFACTS,
         )
     journal.note(

@@ -15,7 +15,16 @@ from smidr_ci.config.base import KeyPath, Model
 from smidr_ci.config.models import ProjectConfig
 from smidr_ci.config.tree import dotted
 
-__all__ = ["BASELINE", "EXAMPLES", "Key", "assert_effect", "iter_keys", "unproven"]
+__all__ = [
+    "AGENT_BASELINE",
+    "AGENT_EXAMPLES",
+    "BASELINE",
+    "EXAMPLES",
+    "Key",
+    "assert_effect",
+    "iter_keys",
+    "unproven",
+]
 
 BASELINE: Mapping[str, Any] = {
     "name": "project",
@@ -69,7 +78,7 @@ EXAMPLES: Mapping[str, Any] = {
     "advanced.bb_hashserve": "hashserv.example.com:8686",
     "advanced.bb_signature_handler": "OEEquivHash",
     "advanced.license_flags": ["commercial"],
-    "advanced.conf_version": "2",
+    "advanced.conf_version": "3",
     "advanced.disk_monitoring": False,
     "advanced.qemu_sdl": True,
     "advanced.qemu_gtk": True,
@@ -93,6 +102,50 @@ EXAMPLES: Mapping[str, Any] = {
     "environment": {"RELEASE_CHANNEL": "testing"},
 }
 """One valid value per key of `smidr.yaml`, different from the default where there is another."""
+
+AGENT_BASELINE: Mapping[str, Any] = {
+    "git": {"credentials": [{"host": "git.example.com", "token_file": "/secrets/token"}]}
+}
+"""The `agent.yaml` that each example is put into."""
+
+AGENT_EXAMPLES: Mapping[str, Any] = {
+    "substitution": ["CI_TAG"],
+    "environment": ["CI_TAG"],
+    "allow_config_directories": False,
+    "git.credentials[].host": "other.example.com",
+    "git.credentials[].username": "robot",
+    "git.credentials[].token_file": "/secrets/other-token",
+    "git.credentials[].netrc_file": "/secrets/netrc",
+    "git.credentials[].ssh_key_file": "/secrets/key",
+    "git.credentials[].known_hosts_file": "/secrets/known_hosts",
+    "git.timeout_s": 5,
+    "git.attempts": 1,
+    "engine.url": "unix:///run/other.sock",
+    "engine.network": "builds",
+    "engine.builder_user": "4711:4711",
+    "engine.registry_auth_file": "/secrets/config.json",
+    "images.default_base": "registry.example.com/base:1",
+    "images.bootstrap_suite": "trixie",
+    "images.bootstrap_mirror": "http://debian.example.com/debian",
+    "images.extra_apt_sources": ["deb http://packages.example.com/debian bookworm main"],
+    "limits.cpus_per_build": 0.5,
+    "limits.memory_per_build": "1G",
+    "limits.min_free_disk": "4000T",
+    "limits.kept_workspaces_size": 1,
+    "limits.kept_workspaces_count": 0,
+    "directories.downloads": "/srv/downloads",
+    "directories.sstate": "/srv/sstate",
+    "directories.layers": "/srv/layers",
+    "directories.workspaces": "/srv/workspaces",
+    "directories.artifacts": "/srv/artifacts",
+}
+"""One valid value per key of `agent.yaml`, different from the default."""
+
+_EXCLUDES: Mapping[str, str] = {
+    "layers[].path": "git",
+    "git.credentials[].netrc_file": "token_file",
+}
+"""Keys that take another one's place."""
 
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
     "base.version": {"base": {"provider": "oe-core"}, "yocto_series": "scarthgap"},
@@ -124,8 +177,7 @@ class Key:
         holder: Any = raw
         for step in self.path[:-1]:
             holder = holder[step] if isinstance(step, int) else holder.setdefault(step, {})
-        if self.name == "layers[].path":
-            del holder["git"]
+        holder.pop(_EXCLUDES.get(self.name), None)
         holder[self.path[-1]] = deepcopy(self.example)
         return raw
 

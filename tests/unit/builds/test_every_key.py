@@ -1,0 +1,445 @@
+"""Every key of `smidr.yaml` and `agent.yaml` changes something that the program makes.
+
+Each key stands below with the part of the program that uses it; a key without one fails. Most are
+shown on whole builds, by what their container, files and record are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import unquote
+
+import pytest
+
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.places import places_for
+from smidr_ci.builds.views import record_as_dict
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.loader import load_project_text
+from smidr_ci.config.models import Container, ProjectConfig
+from smidr_ci.config.provider import with_provider_layers
+from smidr_ci.containers.user import builder_user
+from smidr_ci.engine import Engine
+from smidr_ci.errors import ConfigError, FailureKind, ImageError, LayerError
+from smidr_ci.images.store import ImageStore
+from smidr_ci.layers.discover import discover, select
+from smidr_ci.layers.entries import local_path
+from smidr_ci.layers.resolve import ask
+from smidr_ci.layers.urls import parse_url
+from tests.fakes.bench import Bench, Seen
+from tests.fakes.config_keys import (
+    AGENT_BASELINE,
+    AGENT_EXAMPLES,
+    Key,
+    assert_effect,
+    iter_keys,
+    unproven,
+)
+from tests.fakes.docker_api import Answer, FakeDockerApi, Request, collect_lost_sockets
+
+# The SDK leaves the socket of a stream that was not read to its end to the garbage collector.
+pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
+
+PROJECT_KEYS: Final = tuple(iter_keys())
+AGENT_KEYS: Final = tuple(iter_keys(AgentConfig, AGENT_EXAMPLES, AGENT_BASELINE))
+
+
+_ABSENT: Final = Answer(404, {"message": "no such image"})
+
+
+class World:
+    """What the keys may change: builds on a bench, and a scripted engine."""
+
+    def __init__(self, root: Path, api: FakeDockerApi, engine: Engine) -> None:
+        self.bench = Bench(root)
+        self.agent = self.bench.host().agent
+        self.api, self.engine = api, engine
+        self.is_image_present = True
+        api.on("GET", "/images/.*/json", self._inspect)
+
+    def _inspect(self, request: Request) -> Answer:
+        name = unquote(request.path).removeprefix("/images/").removesuffix("/json")
+        image_id = "sha256:" + hashlib.sha256(name.encode()).hexdigest()
+        return Answer(json={"Id": image_id}) if self.is_image_present else _ABSENT
+
+    def build(self, config: ProjectConfig, agent: AgentConfig | None = None) -> Seen:
+        return self.bench.build(config, agent)
+
+    def file(self, name: str) -> Callable[[ProjectConfig], str]:
+        return lambda config: self.build(config).files[name]
+
+    def plan(self, name: str) -> Callable[[ProjectConfig], object]:
+        return lambda config: json.loads(self.build(config).files["plan.json"])[name]
+
+    def spec(self, name: str) -> Callable[[ProjectConfig], object]:
+        return lambda config: getattr(self.build(config).spec, name)
+
+    def record(self, name: str) -> Callable[[ProjectConfig], object]:
+        return lambda config: record_as_dict(self.build(config).record)[name]
+
+    def mounted(self, target: str) -> Callable[[ProjectConfig], object]:
+        """The host directory at a container path, without the build's own part of it."""
+
+        def make(config: ProjectConfig) -> object:
+            spec = self.build(config).spec
+            assert spec is not None
+            found = [mount.source for mount in spec.mounts if str(mount.target) == target]
+            return [path.is_relative_to(self.bench.project) for path in found]
+
+        return make
+
+    def image(self, container: Container, agent: AgentConfig) -> object:
+        """The builder image, or why there is none, and what the engine was asked for it."""
+        self.api.requests.clear()
+        settings = replace(
+            replace(self.bench.host(agent), environ={}).image_settings, mmdebstrap="mmdebstrap-fake"
+        )
+        store = ImageStore(self.engine, settings, locks=self.bench.root / "locks")
+        try:
+            found: object = store.ensure(container)
+        except ImageError as error:
+            found = str(error)
+        return found, [(one.method, one.path, one.query) for one in self.api.requests]
+
+    def failing(self, make: Callable[[], object]) -> object:
+        """What `make` comes to when BitBake fails."""
+        self.bench.exit_code = 1
+        try:
+            return make()
+        finally:
+            self.bench.exit_code = 0
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    root = tmp_path_factory.mktemp("keys")
+    api = FakeDockerApi(root / "engine.sock")
+    api.start()
+    with closing(Engine(api.url)) as engine:
+        yield World(root / "bench", api, engine)
+    api.stop()
+    collect_lost_sockets()
+
+
+def asked_of_git(config: ProjectConfig) -> object:
+    return [ask(entry, config.yocto_series) for entry in config.layers if entry.git]
+
+
+def local_layers(world: World, config: ProjectConfig) -> object:
+    folder = world.bench.project / "meta-local"
+    folder.mkdir(exist_ok=True)
+    return [local_path(entry, folder.parent, None) for entry in config.layers if entry.path]
+
+
+def chosen_layers(world: World, config: ProjectConfig) -> object:
+    tree = world.bench.root / "tree"
+    for name in ("meta", "meta-more"):
+        conf = tree / name / "conf"
+        conf.mkdir(parents=True, exist_ok=True)
+        (conf / "layer.conf").write_text(f'BBFILE_COLLECTIONS += "{name}"\n')
+    return [select(discover(tree), tree, one.name, one.layers) for one in config.layers]
+
+
+def release_checked(world: World, config: ProjectConfig) -> object:
+    record = world.build(config).record
+    return record.state, record.failure_kind
+
+
+def chosen_bitbake(world: World, config: ProjectConfig) -> object:
+    return json.loads(world.build(config).files["plan.json"])["bitbake"]
+
+
+def image_of(world: World, config: ProjectConfig) -> object:
+    return world.image(config.container, world.agent)
+
+
+def artifact_names(record: BuildRecord) -> list[str]:
+    return sorted(Path(item.path).name for item in record.artifacts)
+
+
+def kept_after_a_month(world: World, config: ProjectConfig) -> object:
+    """Whether a build's artifacts and workspace outlive a month and another build."""
+    record = world.failing(lambda: world.build(config).record)
+    assert isinstance(record, BuildRecord)
+    good = world.build(config).record
+    artifacts = world.bench.host().artifacts_of(good)
+    assert artifacts.is_dir()
+    world.bench.clock.advance(30 * 86_400)
+    world.build(config)
+    return artifacts.is_dir(), Path(record.workspace).is_dir()
+
+
+Consumer = Callable[["World", Any], object]
+
+_LOCAL_CONF: Final = (
+    *("base.machine", "base.distro", "build.machine", "build.multiconfig", "build.extra_packages"),
+    *("build.parallel_make", "build.bb_number_threads", "build.package_classes"),
+    *("build.extra_image_features", "build.inherit_classes", "packages.classes"),
+    *("features.extra_image_features", "features.user_classes", "features.inherit_classes"),
+    *("advanced.bb_hashserve", "advanced.bb_signature_handler", "advanced.license_flags"),
+    *("advanced.conf_version", "advanced.disk_monitoring", "advanced.qemu_sdl"),
+    *("advanced.qemu_gtk", "advanced.accept_fsl_eula", "advanced.sstate_mirrors"),
+    *("advanced.premirrors", "advanced.bb_no_network", "advanced.bb_fetch_premirroronly"),
+    "local_conf",
+)
+
+PROJECT_CONSUMERS: Final[Mapping[str, Consumer]] = {
+    **dict.fromkeys(_LOCAL_CONF, lambda world, config: world.file("local.conf")(config)),
+    "name": lambda world, config: world.record("project")(config),
+    "description": lambda world, config: world.record("description")(config),
+    "yocto_series": release_checked,
+    "base.provider": chosen_bitbake,
+    "base.version": lambda _, config: with_provider_layers(config).layers,
+    "layers[].name": lambda _, config: asked_of_git(config),
+    "layers[].git": lambda _, config: asked_of_git(config),
+    "layers[].branch": lambda _, config: asked_of_git(config),
+    "layers[].tag": lambda _, config: asked_of_git(config),
+    "layers[].commit": lambda _, config: asked_of_git(config),
+    "layers[].mirrors": lambda _, config: asked_of_git(config),
+    "layers[].path": local_layers,
+    "layers[].layers": chosen_layers,
+    "build.image": lambda world, config: world.plan("targets")(config),
+    "build.targets": lambda world, config: world.plan("targets")(config),
+    "build.fetch_first": lambda world, config: world.plan("phases")(config),
+    "build.sstate": lambda world, config: world.mounted("/smidr/sstate")(config),
+    "build.tmp": lambda world, config: world.mounted("/smidr/build/tmp")(config),
+    "build.deploy": lambda world, config: world.mounted("/smidr/deploy")(config),
+    "directories.layers": lambda world, config: world.mounted("/smidr/layers/core")(config),
+    "directories.downloads": lambda world, config: world.mounted("/smidr/downloads")(config),
+    "directories.sstate": lambda world, config: world.mounted("/smidr/sstate")(config),
+    "directories.source": lambda world, config: world.mounted("/smidr/src")(config),
+    "directories.build": lambda world, config: world.mounted("/smidr/build")(config),
+    "directories.tmp": lambda world, config: world.mounted("/smidr/build/tmp")(config),
+    "directories.deploy": lambda world, config: world.mounted("/smidr/deploy")(config),
+    "advanced.build_timeout": lambda world, config: world.plan("time_limit_s")(config),
+    "artifacts": lambda world, config: artifact_names(world.build(config).record),
+    "container.base_image": image_of,
+    "container.packages": image_of,
+    "container.bootstrap": image_of,
+    "container.memory": lambda world, config: world.spec("memory_bytes")(config),
+    "container.cpu_count": lambda world, config: world.spec("cpus")(config),
+    "container.pids": lambda world, config: world.spec("pids")(config),
+    "container.shm_size": lambda world, config: world.spec("shm_bytes")(config),
+    "container.entrypoint": lambda world, config: world.spec("entrypoint")(config),
+    "cache.retention": kept_after_a_month,
+    "environment": lambda world, config: world.plan("environment")(config),
+}
+"""Key -> what the program makes of a config, by the part that uses the key."""
+
+REFUSED_INSTEAD: Final = {"config_version"}
+"""Keys with one valid value only, which is the default: their effect is what they refuse."""
+
+
+def substituted(world: World, agent: AgentConfig) -> object:
+    text = "name: project\ndescription: ${CI_TAG}\n"
+    loaded = load_project_text(
+        text, "smidr.yaml", directory=world.bench.project, environ=world.bench.environ,
+        operator=agent,
+    )  # fmt: skip
+    return loaded.config.description
+
+
+def outside_directories(world: World, agent: AgentConfig) -> object:
+    text = "name: project\ndirectories: {sstate: /srv/elsewhere}\n"
+    project = world.bench.project
+    try:
+        load_project_text(text, "smidr.yaml", directory=project, environ={}, operator=agent)
+    except ConfigError as error:
+        return error.message
+    return "accepted"
+
+
+def logins(world: World, agent: AgentConfig) -> object:
+    """What git is given for two hosts; the files are made with their names as secrets."""
+    folder = world.bench.root / "secrets"
+    folder.mkdir(exist_ok=True)
+    for name in ("token", "other-token"):
+        (folder / name).write_text(name)
+    (folder / "netrc").write_text("machine git.example.com login netrc password netrc\n")
+    credentials = agent.git.credentials[0]
+    moved = {
+        key: folder / path.name
+        for key in ("token_file", "netrc_file", "ssh_key_file", "known_hosts_file")
+        if (path := getattr(credentials, key)) is not None
+    }
+    entry = credentials.model_copy(update=moved)
+    local = agent.model_copy(update={"git": agent.git.model_copy(update={"credentials": (entry,)})})
+    host = replace(world.bench.host(local))
+    places = places_for(world.bench.loaded(ProjectConfig(name="project")), local, host.home)
+    found = host.layer_store(places).credentials
+    assert found is not None
+    urls = [f"{scheme}://git.example.com/x" for scheme in ("https", "ssh")]
+    return [found.access(parse_url(url)) for url in urls]
+
+
+def git_store(world: World, agent: AgentConfig) -> tuple[float, int]:
+    host = world.bench.host(agent)
+    places = places_for(world.bench.loaded(ProjectConfig(name="project")), agent, host.home)
+    store = host.layer_store(places)
+    return store.timeout_s, store.attempts
+
+
+def places(world: World, agent: AgentConfig) -> object:
+    host = world.bench.host(agent)
+    return places_for(world.bench.loaded(ProjectConfig(name="project")), agent, host.home)
+
+
+def build_with(world: World, agent: AgentConfig) -> Seen:
+    """A build whose host has room enough, unless the settings say something of it."""
+    if "min_free_disk" not in agent.limits.model_fields_set:
+        roomy = agent.limits.model_copy(update={"min_free_disk": 1})
+        agent = agent.model_copy(update={"limits": roomy})
+    config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
+    return world.build(config, agent)
+
+
+def environment_seen(world: World, agent: AgentConfig) -> object:
+    return json.loads(build_with(world, agent).files["plan.json"])["environment"]
+
+
+def container_seen(name: str) -> Consumer:
+    return lambda world, agent: getattr(build_with(world, agent).spec, name)
+
+
+def threads_and_container(name: str) -> Consumer:
+    def make(world: World, agent: AgentConfig) -> object:
+        seen = build_with(world, agent)
+        return getattr(seen.spec, name), seen.files["local.conf"]
+
+    return make
+
+
+def artifacts_place(world: World, agent: AgentConfig) -> object:
+    host = world.bench.host(agent)
+    record = build_with(world, world.agent).record
+    return host.artifacts_of(record)
+
+
+def is_admitted(world: World, agent: AgentConfig) -> object:
+    return build_with(world, agent).record.failure_kind
+
+
+def is_failure_kept(world: World, agent: AgentConfig) -> object:
+    record = world.failing(lambda: build_with(world, agent).record)
+    assert isinstance(record, BuildRecord)
+    assert record.failure_kind == FailureKind.BUILD
+    return bool(record.workspace) and Path(record.workspace).is_dir()
+
+
+def default_image(world: World, agent: AgentConfig) -> object:
+    return world.image(Container(), agent)
+
+
+def bootstrapped_image(world: World, agent: AgentConfig) -> object:
+    return world.image(Container(bootstrap="always"), agent)
+
+
+def pulled_image(world: World, agent: AgentConfig) -> object:
+    world.is_image_present = False
+    try:
+        return world.image(Container(base_image="registry.example.com/a:1"), agent)
+    finally:
+        world.is_image_present = True
+
+
+AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
+    "substitution": substituted,
+    "environment": environment_seen,
+    "allow_config_directories": outside_directories,
+    "git.credentials[].host": logins,
+    "git.credentials[].username": logins,
+    "git.credentials[].token_file": logins,
+    "git.credentials[].netrc_file": logins,
+    "git.credentials[].ssh_key_file": logins,
+    "git.credentials[].known_hosts_file": logins,
+    "git.timeout_s": git_store,
+    "git.attempts": git_store,
+    "engine.url": lambda world, agent: world.bench.host(agent).engine.url,
+    "engine.network": container_seen("network"),
+    "engine.builder_user": lambda _, agent: builder_user(
+        {}, agent.engine.builder_user, process_ids=(0, 0)
+    ),
+    "engine.registry_auth_file": pulled_image,
+    "images.default_base": default_image,
+    "images.bootstrap_suite": bootstrapped_image,
+    "images.bootstrap_mirror": bootstrapped_image,
+    "images.extra_apt_sources": bootstrapped_image,
+    "limits.cpus_per_build": threads_and_container("cpus"),
+    "limits.memory_per_build": threads_and_container("memory_bytes"),
+    "limits.min_free_disk": is_admitted,
+    "limits.kept_workspaces_size": is_failure_kept,
+    "limits.kept_workspaces_count": is_failure_kept,
+    "directories.downloads": places,
+    "directories.sstate": places,
+    "directories.layers": places,
+    "directories.workspaces": places,
+    "directories.artifacts": artifacts_place,
+}
+"""Key -> what the program makes of the operator's settings, by the part that uses the key."""
+
+
+def test_every_key_of_smidr_yaml_has_a_consumer() -> None:
+    assert set(unproven(iter(PROJECT_KEYS), PROJECT_CONSUMERS)) == REFUSED_INSTEAD
+
+
+def test_every_key_of_agent_yaml_has_a_consumer() -> None:
+    assert unproven(iter(AGENT_KEYS), AGENT_CONSUMERS) == []
+
+
+AWAITED: Final = pytest.mark.xfail(reason="nothing is removed by age yet")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        pytest.param(key, marks=AWAITED if key.name == "cache.retention" else (), id=key.name)
+        for key in PROJECT_KEYS
+        if key.name in PROJECT_CONSUMERS
+    ],
+)
+def test_each_key_of_smidr_yaml_has_an_effect(world: World, key: Key) -> None:
+    consumer = PROJECT_CONSUMERS[key.name]
+    assert_effect(key, ProjectConfig, lambda config: consumer(world, config))
+
+
+@pytest.mark.parametrize("key", AGENT_KEYS, ids=lambda key: key.name)
+def test_each_key_of_agent_yaml_has_an_effect(world: World, key: Key) -> None:
+    consumer = AGENT_CONSUMERS[key.name]
+    assert_effect(key, AgentConfig, lambda agent: consumer(world, agent))
+
+
+def test_another_version_of_the_format_is_refused() -> None:
+    with pytest.raises(ConfigError, match="less than or equal to 1"):
+        load_project_text(
+            "name: project\nconfig_version: 2\n", "smidr.yaml", directory=Path(), environ={}
+        )
+
+
+def test_the_project_can_lower_the_operators_limits_but_not_raise_them(world: World) -> None:
+    def limited(project: dict[str, object], operator: dict[str, object]) -> Seen:
+        config = {"name": "project", "build": {"image": "image"}, "container": project}
+        agent = AgentConfig.model_validate({"limits": {"min_free_disk": 1, **operator}})
+        return world.build(ProjectConfig.model_validate(config), agent)
+
+    operator: dict[str, object] = {"cpus_per_build": 1, "memory_per_build": "4G"}
+    for wanted in ({"cpu_count": 64, "memory": "512G"}, {}):
+        seen = limited(wanted, operator)
+        assert seen.spec is not None
+        assert (seen.spec.cpus, seen.spec.memory_bytes) == (1, 4 * 1024**3)
+        assert 'BB_NUMBER_THREADS = "1"' in seen.files["local.conf"]
+    less = limited({"cpu_count": 0.5, "memory": "1G"}, operator).spec
+    assert less is not None
+    assert (less.cpus, less.memory_bytes) == (0.5, 1024**3)
+
+
+def test_a_layer_of_another_release_is_named(world: World) -> None:
+    config = {"name": "project", "build": {"image": "image"}, "yocto_series": "scarthgap"}
+    record = world.build(ProjectConfig.model_validate(config)).record
+    assert record.failure_kind == LayerError.kind
+    assert "core" in record.failure_message
