@@ -125,9 +125,9 @@ def _best_rule(body: str, head: Head | None, task: str | None) -> tuple[Rule | N
     best: Rule | None = None
     groups: _Groups = {}
     for rule in candidates(body):
-        if best is not None and not _is_better(rule, best):
+        if best is not None and not _is_better(rule, best, task):
             continue
-        if rule.tasks and not (task and _is_task(task, rule.tasks)):
+        if rule.tasks and not (_is_task(task, rule.tasks) if task else not rule.needs_task):
             continue
         text = _text_for(rule, body, head)
         if text is not None and (match := rule.regex.search(text)):
@@ -165,9 +165,13 @@ def _best_unwrapped(hit: Hit, head: Head, task: str | None) -> Matched | None:
     return None
 
 
-def _is_better(rule: Rule, best: Rule) -> bool:
+def _is_better(rule: Rule, best: Rule, task: str | None) -> bool:
     if rule.is_generic != best.is_generic:
         return best.is_generic
+    # A rule for certain tasks is only a guess while the task is unknown.
+    is_guess, was_guess = bool(rule.tasks and not task), bool(best.tasks and not task)
+    if is_guess != was_guess:
+        return was_guess
     return rule.weight > best.weight
 
 
@@ -186,9 +190,13 @@ def _with_next_line(rule: Rule, hit: Hit, groups: Mapping[str, str]) -> Matched:
     shown = hit.text.shown
     if rule.follow is not None:
         for near in hit.after(rule.next_within):
-            if head_of(near.text.body) and not near.text.in_block:
-                break
-            if match := rule.follow.search(near.text.body):
+            text = near.text.body
+            if (head := head_of(text)) and not near.text.in_block:
+                # Some lists come as one ERROR a line, their items indented.
+                if not head.message.startswith(" "):
+                    break
+                text = head.message
+            if match := rule.follow.search(text):
                 found = {name: value for name, value in match.groupdict().items() if value}
                 if not near.is_complete:
                     found = {}

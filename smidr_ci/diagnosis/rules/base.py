@@ -50,6 +50,8 @@ class Rule:
     where: Where = Where.ANY
     tasks: tuple[str, ...] = ()
     """Only in these tasks (prefixes such as `do_package`); empty for all."""
+    needs_task: bool = False
+    """With `tasks`: not even tried while the task is unknown."""
     by_task: bool = False
     """The task decides on the category (a missing file in do_install is an install failure)."""
     next_line: str = ""

@@ -75,6 +75,7 @@ RULES: Final = (
             "Max retries",
         ),
         Weight.DETAIL,
+        needs_task=True,
         tasks=("do_configure", "do_compile", "do_install", "do_patch", "do_package", "do_populate"),
         hint="A task other than do_fetch wants the network, which BitBake does not allow since "
         "kirkstone: list what it downloads in SRC_URI (npm, crate and gomod fetchers help).",
@@ -95,6 +96,7 @@ RULES: Final = (
         r"^(?:fatal|error|remote: (?:error|fatal)): (?!not a git repository|ambiguous argument)(?P<what>.{3,400})",
         ("fatal: ", "error: "),
         Weight.CAUSE + 4,
+        needs_task=True,
         tasks=("do_fetch", "do_unpack"),
         retryable=True,
         hint="git says why: check the URL, branch and protocol in SRC_URI, and that this host may "
@@ -227,8 +229,19 @@ RULES: Final = (
             "End-of-central",
         ),
         Weight.CAUSE + 1,
+        needs_task=True,
         tasks=("do_unpack",),
         hint="The archive can't be unpacked: it may be damaged; delete it from DL_DIR and fetch again.",
+    ),
+    Rule(
+        "fetch-no-output",
+        Category.FETCH,
+        r"failed with (?:exit code|signal) \S{1,4}, (?:no output|see logfile for output)",
+        ("no output", "see logfile for output"),
+        Weight.LIKELY + 1,
+        retryable=True,
+        cause_visible=False,
+        hint="The fetch command said nothing here: run it by hand, or look into the task's log.",
     ),
     Rule(
         "fetch-failed-output",

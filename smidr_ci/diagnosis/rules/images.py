@@ -78,6 +78,17 @@ RULES: Final = (
         hint="The packages of the image don't fit together: the line names who needs what.",
     ),
     Rule(
+        "rootfs-intercept",
+        Category.ROOTFS,
+        r"The postinstall intercept hook '(?P<hook>[^']{1,120})' failed",
+        ("intercept hook",),
+        Weight.CAUSE + 5,
+        where=Where.MESSAGE,
+        cause_visible=False,
+        hint="The intercept script {hook} fails on the build host; log.do_rootfs has what it "
+        "printed: run it by hand from the image's intercept_scripts directory.",
+    ),
+    Rule(
         "rootfs-postinst",
         Category.ROOTFS,
         r"(?:Postinstall scriptlets of(?P<what>.{0,400})|The postinstall intercept hook '(?P<hook>[^']{1,120})' failed|"

@@ -112,6 +112,7 @@ RULES: Final = (
             "File not found: ",
         ),
         Weight.CAUSE,
+        needs_task=True,
         tasks=("do_package",),
         hint="The package can't be made; the line says why.",
     ),
@@ -178,6 +179,7 @@ RULES: Final = (
         ("sstate", "cannot find section", "patchelf", "corrupt", "signature verification"),
         Weight.CAUSE,
         hint="A shared-state object can't be used: set it aside and let the task run.",
+        needs_task=True,
         tasks=("setscene", "do_populate_sysroot", "do_package", "do_packagedata"),
     ),
     Rule(

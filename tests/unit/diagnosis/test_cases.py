@@ -104,7 +104,7 @@ CASES = [
           "ERROR: Layer 'z' depends on layer 'y', but this layer is not enabled in your configuration"),
     alone("layer directory", C.LAYER_DEPENDENCY,
           "ERROR: The following layer directories do not exist:\nERROR:    /l/meta-z\n"
-          "ERROR: Please check BBLAYERS in /b/conf/bblayers.conf\n"),
+          "ERROR: Please check BBLAYERS in /b/conf/bblayers.conf\n", 1, file="/l/meta-z"),
     # Fetching
     message("fetcher error", C.FETCH, "do_fetch",
             "Bitbake Fetcher Error: FetchError('Unable to fetch URL from any source.', 'git://x/y')"),
