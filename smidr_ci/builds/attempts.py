@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from smidr_ci.bitbake.parse_cache import cache_files
 from smidr_ci.bitbake.plan import CONTROL_FILES
 from smidr_ci.bitbake.progress import Progress
+from smidr_ci.builds.blame import at_its_target
 from smidr_ci.builds.diagnose import diagnose_build
 from smidr_ci.builds.execute import Execution, Executor
 from smidr_ci.builds.host import Host
@@ -35,9 +36,10 @@ def run_attempts(
         _keep_parse_cache(host, prepared, workspace, execution)
         journal.note(**_figures(execution.progress))
         outcome = judge(execution, cancel, ())
-        if outcome.state is BuildState.COMPLETED:
+        if outcome.state is not BuildState.FAILED:
             return outcome
         diagnosis = diagnose_build(prepared, workspace, control, execution, cancel)
+        diagnosis = at_its_target(prepared.request.project, diagnosis)
         journal.note(findings=tuple(diagnosis.to_dict()["findings"]))
         outcome = judge(execution, cancel, diagnosis.findings)
         reason = retries.reason_to_retry(outcome, diagnosis.findings)

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from smidr_ci.builds.model import BuildRecord, BuildState, StageRecord
 from smidr_ci.builds.observer import BuildObserver
 from smidr_ci.builds.outcome import Outcome
+from smidr_ci.builds.reserve import Reserve
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.clock import Clock
+from smidr_ci.errors import FailureKind, HostError
 
 __all__ = ["Journal"]
 
@@ -19,9 +22,15 @@ class Journal:
     """The one writer of a build's record while it runs; thread-safe."""
 
     def __init__(
-        self, record: BuildRecord, store: BuildStore, observer: BuildObserver, clock: Clock
+        self,
+        record: BuildRecord,
+        store: BuildStore,
+        observer: BuildObserver,
+        clock: Clock,
+        reserve: Reserve,
     ) -> None:
         self._record = record
+        self._reserve = reserve
         self._store = store
         self._clock = clock
         self._lock = threading.Lock()
@@ -33,10 +42,12 @@ class Journal:
         return self._record
 
     def note(self, **changes: Any) -> None:  # noqa: ANN401 - fields of BuildRecord
-        """Change fields of the record."""
-        with self._lock:
-            self._record = replace(self._record, **changes)
-            self._store.save(self._record)
+        """Change fields of the record; on a full disk the next change takes this one along."""
+        try:
+            self._save(changes)
+        except HostError as error:
+            if error.kind is not FailureKind.DISK:
+                raise
 
     def enter(self, state: BuildState) -> None:
         """Begin a stage; the one before ends now."""
@@ -48,17 +59,29 @@ class Journal:
 
     def finish(self, outcome: Outcome) -> BuildRecord:
         """Write the final state; nothing changes after it."""
-        self.note(
-            state=outcome.state,
-            ended=self._clock.now(),
-            exit_code=outcome.exit_code,
-            failure_kind=outcome.kind,
-            failure_message=outcome.message,
-            stages=self._closed_stages(),
-            owner_pid=None,
+        self.make_room()
+        self._save(
+            {
+                "state": outcome.state,
+                "ended": self._clock.now(),
+                "exit_code": outcome.exit_code,
+                "failure_kind": outcome.kind,
+                "failure_message": outcome.message,
+                "stages": self._closed_stages(),
+                "owner_pid": None,
+            }
         )
         self.observer.changed(self._record)
         return self._record
+
+    def make_room(self) -> None:
+        """Free the space that was held back for the end: what is left to do must not fail."""
+        self._reserve.give_back()
+
+    def _save(self, changes: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._record = replace(self._record, **changes)
+            self._store.save(self._record)
 
     def _closed_stages(self) -> tuple[StageRecord, ...]:
         now = self._clock.now()

@@ -58,7 +58,8 @@ def _why(execution: Execution, findings: Sequence[Finding]) -> tuple[FailureKind
         return FailureKind.OUT_OF_MEMORY, _memory_message(cause)
     if result is None or result.interrupted:
         return FailureKind.INTERRUPTED, (
-            f"The build was stopped from outside, with exit code {execution.exit.code}."
+            f"The build's container was stopped from outside, with exit code {execution.exit.code}:"
+            " by hand, or with the engine or the host. Nothing is wrong with the project."
         )
     if cause is None:
         ended = f"BitBake ended with exit code {result.exit_code}."

@@ -94,9 +94,10 @@ def prepare(
         )
         check_names(config, layers)
     cancel.raise_if_cancelled()
-    image = host.images.ensure(
-        config.container, rebuild=request.clean_image, report=report, cancel=cancel
-    )
+    with naming_the_line(request.project):
+        image = host.images.ensure(
+            config.container, rebuild=request.clean_image, report=report, cancel=cancel
+        )
     caches = CacheDirs(downloads=places.downloads, sstate=places.sstate)
     caches.prepare(host.user)
     cancel.raise_if_cancelled()

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
 from smidr_ci.artifacts.model import shown
 from smidr_ci.artifacts.retention import clean as clean_artifacts
-from smidr_ci.artifacts.shelf import copy_artifacts, find_set, list_artifacts
+from smidr_ci.artifacts.shelf import ArtifactSet, copy_artifacts, find_set, list_artifacts
 from smidr_ci.artifacts.shelf import show as show_manifest
 from smidr_ci.builds.host import Host
 from smidr_ci.cli.options import customer_option, json_option
@@ -29,6 +30,9 @@ def artifacts() -> None:
 def list_(customer: str | None, as_json: bool) -> None:
     """List the builds whose artifacts are kept, the newest first."""
     sets = list_artifacts(Host.open().artifacts_root, customer)
+    if as_json:
+        print_json({"artifacts": [_as_dict(item) for item in sets]})
+        return
     rows = []
     for item in sets:
         manifest = item.manifest
@@ -36,13 +40,23 @@ def list_(customer: str | None, as_json: bool) -> None:
         size = human_size(manifest.total_bytes) if manifest else "-"
         created = local_time(manifest.created) if manifest else "-"
         rows.append((item.build_id, created, count, size, str(item.path)))
-    if as_json:
-        keys = ("build_id", "created", "files", "size", "path")
-        print_json({"artifacts": [dict(zip(keys, row, strict=True)) for row in rows]})
-    elif rows:
+    if rows:
         print_columns(rows, ("BUILD", "CREATED", "FILES", "SIZE", "PATH"))
     else:
         click.echo("No artifacts yet.")
+
+
+def _as_dict(item: ArtifactSet) -> dict[str, Any]:
+    """None for what a damaged manifest does not tell."""
+    manifest = item.manifest
+    return {
+        "build_id": item.build_id,
+        "customer": item.customer,
+        "created": manifest.created.isoformat() if manifest else None,
+        "files": len(manifest.artifacts) if manifest else None,
+        "size_bytes": manifest.total_bytes if manifest else None,
+        "path": str(item.path),
+    }
 
 
 @artifacts.command()

@@ -15,7 +15,7 @@ import click
 from smidr_ci import __version__
 from smidr_ci.cli.options import CliState
 from smidr_ci.cli.output import print_error
-from smidr_ci.errors import FailureKind, InternalError, SmidrError
+from smidr_ci.errors import FailureKind, InternalError, SmidrError, UsageError
 
 __all__ = ["main", "run", "smidr"]
 
@@ -74,6 +74,10 @@ def run(arguments: Sequence[str], state: CliState) -> int:
     except click.Abort:
         return FailureKind.CANCELLED.exit_code
     except click.ClickException as error:
+        if state.as_json or "--json" in arguments:
+            state.as_json = True
+            hint = "smidr --help, and --help after any command, say what there is."
+            raise UsageError(error.format_message(), hint=hint) from error
         error.show()
         return FailureKind.USAGE.exit_code
     return result if isinstance(result, int) else 0

@@ -9,12 +9,14 @@ import click
 
 from smidr_ci.builds.model import BuildRecord, BuildState, SstateFigures, StageRecord
 from smidr_ci.cli.output import human_duration, human_size, print_columns
+from smidr_ci.errors import FailureKind
 from smidr_ci.text import printable
 
 __all__ = ["print_findings", "print_summary"]
 
 _ARTIFACTS_SHOWN = 20
 _FINDINGS_SHOWN = 5
+_TOLD_BY_FINDINGS = frozenset({FailureKind.BUILD, FailureKind.FETCH, FailureKind.DISK})
 
 
 def print_summary(record: BuildRecord, *, artifact_root: str) -> None:
@@ -96,7 +98,7 @@ def _print_artifacts(record: BuildRecord, artifact_root: str) -> None:
 def _print_failure(record: BuildRecord) -> None:
     if record.state is not BuildState.FAILED:
         return
-    if not record.findings:
+    if not record.findings or record.failure_kind not in _TOLD_BY_FINDINGS:
         click.echo(printable(f"Why        {record.failure_message}", keep_newlines=True))
     if record.workspace:
         click.echo(f"Workspace  {record.workspace} (smidr shell --build {record.build_id})")
