@@ -83,7 +83,7 @@ def test_clean_carries_no_parse_cache_over(smidr: Smidr) -> None:
 
 
 def test_three_different_builds_at_once_share_caches_and_nothing_else(
-    smidr: Smidr, hello_project: HelloProject, tmp_path: Path
+    smidr: Smidr, hello_project: HelloProject
 ) -> None:
     text = hello_project.config.read_text()
     pc = text.replace("machine: hello-x86", "machine: hello-pc")
@@ -111,7 +111,7 @@ def test_three_different_builds_at_once_share_caches_and_nothing_else(
     assert "motd" not in manifests["pc"]
     again = smidr.build("-c", "chatty.yaml")
     assert again["sstate"]["missed"] == 0
-    assert not [path for path in (smidr.home / "workspaces").glob("*/[0-9]*")]
+    assert not list((smidr.home / "workspaces").glob("*/[0-9]*"))
 
 
 def test_files_belong_to_the_builder_and_an_executable_stays_one(
