@@ -94,6 +94,8 @@ def category_of(failure: Failure, item: Evidence | None) -> Category:
 
 def _task_decides(failure: Failure, item: Evidence, by_task: Category) -> bool:
     category = item.rule.category
+    if by_task is Category.SSTATE and failure.task and failure.task.endswith(_SETSCENE):
+        return item.weight < Weight.ROOT
     if item.rule.by_task or category is Category.OTHER:
         return True
     if category in _TOOLCHAIN:

@@ -38,7 +38,7 @@ RULES: Final = (
         Category.PARSE_ERROR,
         r"(?:The classname \S{1,200} contains a dash|Overrides could not be expanded into a stable|"
         r"Configuration has been re-parsed over|BBFILES_DYNAMIC entries must be|"
-        r"Exception during parse: |Error during parse shell code|Unable to parse |"
+        r"Exception during parse: |Error during parse shell code|"
         r"Invalid value for '\w{1,20}' parameter|Undefined event handler function|"
         r"T variable not set|The following variable\(s\) were not set|"
         r"(?:Error parsing|Invalid) LAYER(?:DEPENDS|RECOMMENDS))",
@@ -128,13 +128,14 @@ RULES: Final = (
     _refusal(
         "core-server",
         Category.SERVER,
-        r"(?:Unable to use hash equivalence server|Unable to start PR [Ss]erver|"
+        r"(?:Unable to use hash equivalence server|Failed to (?:start|connect to) .{0,40}server|Unable to start PR [Ss]erver|"
         r"Idle thread terminated|process \(\S{1,20}\) exited unexpectedly|Gave up; Too many tries|"
         r"OEEquivHash requires BB_HASHSERVE|Undefined/incorrect PRSERV_HOST|"
         r"Only one copy of bitbake should be run against a build directory|"
         r"Making connection failed to remote PR|Unable to (?:get UI Handler|set the cooker))",
         (
             "hash equivalence",
+            "server",
             "PR ",
             "Idle thread",
             "unexpectedly",

@@ -166,6 +166,14 @@ RULES: Final = (
         "loader and kernel deploy (do_image_wic[depends]).",
     ),
     Rule(
+        "dts-preprocessor",
+        Category.KERNEL,
+        r"^\s{0,4}(?P<file>[^\s:]{1,400}\.dtsi?):(?P<line>\d{1,7})(?::(?P<column>\d{1,5}))?: (?:fatal )?error: ",
+        (".dts",),
+        Weight.CAUSE + 8,
+        hint="The device tree can't be compiled: a file it includes is missing or wrong.",
+    ),
+    Rule(
         "dtc",
         Category.KERNEL,
         r"(?:(?:ERROR|Error): (?P<file>[^\s:]{1,300}\.dtsi?):(?P<line>\d{1,7})\.(?P<column>\d{1,5})\S{0,20} (?P<what>.{1,300})|"

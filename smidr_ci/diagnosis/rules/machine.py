@@ -114,10 +114,10 @@ RULES: Final = (
     Rule(
         "network-uninative",
         Category.SANITY,
-        r"(?:Fetcher failure for URL: '.{1,200}'\. )?(?:Please ensure your host's network is configured correctly|"
+        r"(?:Fetcher failure for URL: '.{1,200}'\. )?(?:URL \S{1,200} doesn't work|Please ensure your host's network is configured correctly|"
         r"Please ensure your network is configured)",
-        ("network is configured",),
-        Weight.CAUSE,
+        ("network is configured", "doesn't work"),
+        Weight.DETAIL,
         hint="The host has no way to the sites of CONNECTIVITY_CHECK_URIS: set up the network or "
         "proxy, or BB_NO_NETWORK.",
         stands_alone=True,

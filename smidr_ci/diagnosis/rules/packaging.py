@@ -136,8 +136,8 @@ RULES: Final = (
     Rule(
         "package-uid",
         Category.PACKAGING,
-        r"(?:KeyError: 'getpwuid\(\): uid not found: (?P<uid>\d{1,9})'|getgrgid\(\): gid not found|host-user-contaminated)",
-        ("uid not found", "gid not found", "host-user-contaminated"),
+        r"(?:KeyError: 'getpwuid\(\): uid not found: (?P<uid>\d{1,9})'|getgrgid\(\): gid not found)",
+        ("uid not found", "gid not found"),
         Weight.DETAIL,
         hint="A packaged file belongs to an id that the target does not know (often the build "
         "user's): use install or chown root:root in do_install, `cp --no-preserve=ownership`.",
