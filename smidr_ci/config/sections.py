@@ -286,5 +286,5 @@ class CacheSettings(Model):
     """How long what this project leaves behind is kept."""
 
     retention: Annotated[int, Field(ge=1, le=3650), Strict(), Called("days")] | None = None
-    """Days that artifacts and kept workspaces of this project stay; older ones, of the same
-    customer too, go at the end of a build. By default nothing goes by age."""
+    """Days that artifacts and kept workspaces of this project's builds for the same customer
+    stay; older ones go at the end of a build. By default nothing goes by age."""
