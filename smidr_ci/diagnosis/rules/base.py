@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import IntEnum
+from functools import cached_property
 
 from smidr_ci.diagnosis.model import Category
 
@@ -66,11 +67,18 @@ class Rule:
     cause_visible: bool = True
     warning: bool = False
     """Also worth telling when it only is a WARNING."""
-    regex: re.Pattern[str] = field(init=False, repr=False, compare=False)
-    follow: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
-    beside: re.Pattern[str] | None = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "regex", re.compile(self.pattern))
-        object.__setattr__(self, "beside", re.compile(self.also) if self.also else None)
-        object.__setattr__(self, "follow", re.compile(self.next_line) if self.next_line else None)
+    @cached_property
+    def regex(self) -> re.Pattern[str]:
+        """The pattern, compiled when a line first needs it."""
+        return re.compile(self.pattern)
+
+    @cached_property
+    def follow(self) -> re.Pattern[str] | None:
+        """The pattern of `next_line`, if there is one."""
+        return re.compile(self.next_line) if self.next_line else None
+
+    @cached_property
+    def beside(self) -> re.Pattern[str] | None:
+        """The pattern of `also`, if there is one."""
+        return re.compile(self.also) if self.also else None

@@ -81,6 +81,26 @@ RULES: Final = (
         "kirkstone: list what it downloads in SRC_URI (npm, crate and gomod fetchers help).",
     ),
     Rule(
+        "network-of-language-tools",
+        Category.NETWORK_DENIED,
+        r"(?:^go: .{1,600}(?:dial tcp|no such host|connection refused)|proxy\.golang\.org.{0,200}dial tcp|"
+        r"npm (?:ERR!|error) .{0,400}(?:EAI_AGAIN|ENOTFOUND|ETIMEDOUT|ECONNREFUSED|ENETUNREACH)|"
+        r"Failed to establish a new connection|"
+        r"(?:Could not|Couldn't) resolve host.{0,40}crates\.io|failed to (?:download|fetch).{0,80}crates\.io)",
+        (
+            "dial tcp",
+            "no such host",
+            "refused",
+            "npm ERR!",
+            "npm error",
+            "a new connection",
+            "crates.io",
+        ),
+        Weight.CAUSE + 4,
+        hint="A build tool wants the network, which tasks other than do_fetch don't have since "
+        "kirkstone: list what it downloads in SRC_URI (npm, crate and gomod fetchers help).",
+    ),
+    Rule(
         "npm-install-failed",
         Category.NETWORK_DENIED,
         r"All attempts to NPM install have failed",

@@ -193,7 +193,7 @@ RULES: Final = (
     Rule(
         "shell-command-not-found",
         Category.COMPILE,
-        r"(?:^|[\s:'\"])(?P<missing>[\w./+-]{1,200}): (?:command )?not found$|exec: \"?(?P<exe>[^\":]{1,200})\"?: executable file not found|"
+        r"(?:^|[\s:'\"])(?P<missing>[\w./+-]{1,200}): (?:[Cc]ommand )?not found$|exec: \"?(?P<exe>[^\":]{1,200})\"?: executable file not found|"
         r"(?:^|\s)(?P<exe2>[\w./+-]{1,200}): No such file or directory$",
         ("not found", ": No such file or directory"),
         Weight.LIKELY + 2,
@@ -242,7 +242,7 @@ RULES: Final = (
     Rule(
         "shell-error",
         Category.COMPILE,
-        r"^(?P<file>/[^\s:]{1,400}|[^\s:]{1,400}(?=: line )): (?:line )?(?P<line>\d{1,6}): (?P<what>.{3,300})",
+        r"^(?P<file>(?!/bin/)/[^\s:]{1,400}|(?!/bin/)[^\s:]{1,400}(?=: line )): (?:line )?(?P<line>\d{1,6}): (?P<what>.{3,300})",
         (": line ", "not found", "No such", "rror", "ermission", "denied", "cannot", "can't"),
         Weight.LIKELY + 3,
         hint="A shell script stops here.",

@@ -127,6 +127,11 @@ CASES = [
     in_task("pip without network", C.NETWORK_DENIED, "do_compile",
             "WARNING: Retrying after connection broken by 'NewConnectionError: Failed to establish'",
             "ERROR: Could not find a version that satisfies the requirement setuptools"),
+    Case("go without network and without a head", C.NETWORK_DENIED, '| go: x/y@v1: Get "https://z": dial tcp: lookup z',
+         '| go: x/y@v1: Get "https://z": dial tcp: lookup z\n'
+         "ERROR: Task (/l/demo_1.0.bb:do_compile) failed with exit code '1'\n", "demo", "do_compile"),
+    in_task("make without a compiler", C.COMPILE, "do_compile", "make: g++: Command not found",
+            "make: *** [Makefile:10: a.o] Error 127"),
     # Patches
     Case("hunk", C.PATCH, "Hunk #2 FAILED at 30.",
          failed("do_patch", head="Applying patch 'a.patch' on target directory '/w'\nCmdError('quilt push', "
