@@ -117,7 +117,10 @@ class Run:
             environment = self._sourced(str(plan["init_script"]), environment)
         else:
             environment = bare_environment(environment, bitbake, self.topdir)
-        names = [str(name) for name in plan["passthrough"]]
+        # OE-Core (wrynose on) puts the members of a Python set into its base configuration. Their
+        # order changes with the hash seed, and with it the parse cache that BitBake looks for.
+        environment["PYTHONHASHSEED"] = "0"
+        names = ["PYTHONHASHSEED", *map(str, plan["passthrough"])]
         return with_passthrough(environment, names, self._version)
 
     def _sourced(self, script: str, environment: dict[str, str]) -> dict[str, str]:

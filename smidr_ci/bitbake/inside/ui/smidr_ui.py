@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Any
 
 import bb  # type: ignore[import-not-found]  # the container's own release
@@ -48,12 +49,16 @@ class Recorder:
         try:
             found = self._translator.translate(event)
             if found is not None and (self._left > 0 or found["event"] != "log"):
-                self.write(found)
+                self._write(found)
         except Exception as error:  # noqa: BLE001 - a build must not fail for its progress bar
             self._give_up(error)
 
-    def write(self, record: dict[str, Any]) -> None:
-        """Write one record."""
+    def note(self, name: str, **fields: Any) -> None:
+        """Write a record of our own; trouble with it stops nothing."""
+        with contextlib.suppress(OSError):
+            self._write({"t": round(time.time(), 3), "event": name, **fields})
+
+    def _write(self, record: dict[str, Any]) -> None:
         if self._fd >= 0:
             self._left -= append_line(self._fd, record)
 
@@ -107,11 +112,9 @@ class AskingServer:
 def main(server: Any, eventHandler: Any, params: Any) -> int | None:  # noqa: N803 - as called
     """What BitBake calls; returns its exit code."""
     recorder = Recorder(bb.ui.smidr_events)
-    with contextlib.suppress(OSError):
-        recorder.write({"event": "ui", "bitbake": bb.__version__})
+    recorder.note("ui", bitbake=bb.__version__)
     code: int | None = knotty.main(
         AskingServer(server), RecordingQueue(eventHandler, recorder), params
     )
-    with contextlib.suppress(OSError):
-        recorder.write({"event": "ui-end", "complete": recorder.is_complete})
+    recorder.note("ui-end", complete=recorder.is_complete)
     return code
