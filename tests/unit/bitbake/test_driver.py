@@ -97,7 +97,7 @@ def test_only_what_the_plan_names_reaches_bitbake(site: DriverSite) -> None:
         assert name not in seen
     assert seen["FOO"] == "a b"
     assert seen["http_proxy"] == "http://proxy"
-    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "FOO"
+    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "PYTHONHASHSEED FOO"
     assert seen["BBPATH"] == str(site.topdir)
     assert seen["PATH"].split(os.pathsep)[0] == str(site.bitbake / "bin")
     assert seen["HOME"] == str(site.home)
@@ -109,7 +109,7 @@ def test_old_releases_are_told_in_their_own_words(tmp_path: Path) -> None:
     site = DriverSite(tmp_path, version="1.46.0")
     site.run(environment={"FOO": "1"}, passthrough=("FOO",))
     seen = site.calls[0]["environment"]
-    assert seen["BB_ENV_EXTRAWHITE"] == "FOO"
+    assert seen["BB_ENV_EXTRAWHITE"] == "PYTHONHASHSEED FOO"
     assert "BB_ENV_PASSTHROUGH_ADDITIONS" not in seen
 
 
@@ -133,7 +133,7 @@ def test_the_init_script_is_sourced_and_its_environment_kept(site: DriverSite) -
     assert seen["FROM_SCRIPT"] == f"{site.topdir}|{site.bitbake}"
     assert seen["PYTHONPATH"] == "/lib"
     assert seen["MULTI"] == "a\nb"
-    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "ONE TWO FOO"
+    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "ONE TWO PYTHONHASHSEED FOO"
     assert "BBSERVER" not in seen
     assert site.console == ""
 
