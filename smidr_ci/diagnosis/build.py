@@ -265,7 +265,13 @@ _PARSING: Final = frozenset(
 
 
 def _explains(cause: Finding, other: Finding) -> bool:
-    if other.rule in {"parse-halted", "command-exited", "unbuildable-target", "server-start"}:
+    if other.rule in {
+        "parse-halted",
+        "command-exited",
+        "parse-unable-to-parse",
+        "unbuildable-target",
+        "server-start",
+    }:
         return True
     if cause.category in {Category.LAYER_COMPAT, Category.LAYER_DEPENDENCY, Category.SANITY}:
         return other.category in _PARSING or (

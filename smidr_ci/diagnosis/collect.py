@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Final
@@ -40,6 +41,8 @@ __all__ = ["Collector"]
 
 _MAX_LINES_EACH: Final = 5000
 _DECISIVE: Final = (b"ERROR: Task ", b"Logfile of ", b"Killed", b"o space left", b"ummary: ")
+_SOURCE_LINE: Final = re.compile(r"^\s{2,60}(?:>\s{1,60})?raise\s")
+"""What a traceback shows of the code is no message."""
 _PREAMBLES: Final = ("Traceback (most recent", "Server log for this session", "Last ")
 """Messages that only introduce what follows."""
 _IMPORTANT: Final = (*_DECISIVE, b"ERROR: ", b"FATAL: ")
@@ -199,7 +202,7 @@ class Collector:
     def _take_output(self, hit: Hit, head: Head | None, *, in_block: bool) -> None:
         current = self._current
         text = hit.text
-        if not in_block and self._alone.continuation(text.body):
+        if _SOURCE_LINE.match(text.body) or (not in_block and self._alone.continuation(text.body)):
             return
         found = best_match(hit, head, current.task if current else self._pending.task)
         if head and (found is None or found.rule.is_generic):

@@ -128,6 +128,8 @@ def order_of(failure: Failure) -> tuple[int, int, int]:
     category = category_of(failure, item)
     if failure.task and failure.task.endswith(_SETSCENE):
         return (7, 0, failure.order)
+    if item is not None and item.weight < Weight.FRAME and not failure.task:
+        return (10, 0, failure.order)
     if item is None or item.weight <= Weight.ECHO:
         return (5 if failure.task else 7, 0, failure.order)
     if failure.category is None:

@@ -24,7 +24,8 @@ NEEDLES: Final[tuple[bytes, ...]] = (
 RARE_NEEDLES: Final[tuple[bytes, ...]] = (
     b"rror[E", b"an't ", b"ould not ", b"ouldn't ", b"ndefined symbol", b"was skipped",
     b"isk full", b"ermission denied", b"egmentation fault", b"llegal instr", b"imed out",
-    b"othing provides", b"onflict", b"ismatch", b"-applied", b"not exist", b"already exist",
+    b"othing provides", b"onflict", b"ismatch", b"-applied",
+    b"previously appl", b"not exist", b"already exist",
     b"ot permitted", b" PROVIDES ", b"dependency chain", b"not supported", b"not a directory",
     b"nimplemented:", b"too long", b"QA Issue", b"not recognized", b"nrecognized", b"dial tcp",
     b"service not known", b"omitting", b"the same file", b"file operand", b"bad_alloc",

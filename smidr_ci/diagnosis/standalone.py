@@ -33,6 +33,8 @@ _ONE_GROUP: Final = frozenset(
 )
 """Categories whose lines belong together unless one of them clearly starts another problem."""
 
+_READING: Final = frozenset({Category.PARSE_ERROR, Category.MISSING_CLASS})
+
 
 class StandaloneFailures:
     """Groups evidence that stands alone; `new_failure` registers a group."""
@@ -41,11 +43,19 @@ class StandaloneFailures:
         self._new_failure = new_failure
         self._open: dict[Category, Failure] = {}
         self._single: dict[tuple[str, str], Failure] = {}
+        self._unread: Failure | None = None
 
     def add(self, item: Evidence, head: Head | None) -> Failure:
         """Put the evidence into its group, opening one if needed."""
         category = item.rule.category
-        if category in _ONE_GROUP:
+        failure: Failure | None
+        unread = self._unread if head is None else None
+        self._unread = None
+        if unread is not None and category in _READING:
+            # The traceback under "Unable to parse": its last line says why.
+            unread.category = category
+            failure = unread
+        elif category in _ONE_GROUP:
             failure = self._open.get(category)
             if failure is None or _starts_another(failure, item, head):
                 failure = self._open[category] = self._fresh(category)
@@ -59,6 +69,8 @@ class StandaloneFailures:
             failure.learn(head.name, exact=True)
         failure.add(item)
         _learn_from_groups(failure, item)
+        if item.rule.name == "parse-unable-to-parse":
+            self._unread = failure
         return failure
 
     def note(self, text: str) -> None:

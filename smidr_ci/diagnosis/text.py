@@ -45,7 +45,8 @@ _RESIDUE: Final = re.compile(
     r"|(?<=['\")])\d?\d?:?\d\d:\d\d)$"
 )
 _PROGRESS_HEAD: Final = re.compile(
-    r"(?:Loading cache|Parsing recipes|Initialising tasks"
+    r"(?:(?:Loading cache|Parsing recipes|Initialising tasks)\.{3}(?:done\.)?"
+    r"|Loading cache|Parsing recipes|Initialising tasks"
     r"|Checking sstate mirror object availability|"
     r"Currently +\d+ running tasks[^%]{0,80}|Setscene tasks: \d+ of \d+|Running tasks).{0,400}?"
     r"(?=(?:ERROR|WARNING|FATAL): )"
@@ -76,7 +77,7 @@ def clean(raw: bytes) -> LogText:
     text = text.rstrip(" \t\n\u2502\u2503")
     if text.endswith((":", "-", "#", "0", "1", "2", "3", "4", "5", "6", "7", "8", "9")):
         text = _RESIDUE.sub("", text).rstrip()
-    if "%" in text[:60] and (head := _PROGRESS_HEAD.match(text)):
+    if ("%" in text[:60] or "..." in text[:60]) and (head := _PROGRESS_HEAD.match(text)):
         text = text[head.end() :]
     body, in_block = strip_block_mark(text)
     return LogText(text, body, in_block)

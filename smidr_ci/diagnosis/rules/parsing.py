@@ -133,6 +133,17 @@ RULES: Final = (
         stands_alone=True,
     ),
     Rule(
+        "parse-python-function",
+        Category.PARSE_ERROR,
+        r"Error in compiling python function in (?P<file>[^\s,]{1,500}), line (?P<line>\d{1,7})",
+        ("Error in compiling python function",),
+        Weight.DETAIL,
+        next_line=r"^(?:SyntaxError|IndentationError|TabError): ",
+        next_within=30,
+        hint="Python code of this file does not compile; correct the line it names.",
+        stands_alone=True,
+    ),
+    Rule(
         "parse-python-syntax",
         Category.PARSE_ERROR,
         r"^(?:\S{1,60}: )?(?:SyntaxError|IndentationError|TabError): (?P<what>.{0,300})",
@@ -177,6 +188,25 @@ RULES: Final = (
         "SRCREV to a commit id, or make the server reachable.",
         stands_alone=True,
         retryable=True,
+    ),
+    Rule(
+        "expansion-in-task",
+        Category.EXPANSION_ERROR,
+        r"^ExpansionError\('(?P<variable>[^']{1,200})', (?P<what>.{1,3000})",
+        ("ExpansionError('",),
+        Weight.DETAIL,
+        hint="The value of {variable} can't be computed; the exception at the end says why.",
+    ),
+    Rule(
+        "variable-renamed",
+        Category.PARSE_ERROR,
+        r"Variable (?P<variable>\S{1,120}) has been renamed to (?P<new>\S{1,120})"
+        r"(?: \(file: (?P<file>[^\s)]{1,500}) line: (?P<line>\d{1,7})\))?",
+        ("has been renamed to",),
+        Weight.DETAIL,
+        hint="Use {new} instead of {variable} in this file.",
+        stands_alone=True,
+        where=Where.MESSAGE,
     ),
     Rule(
         "expansion-failure-short",
