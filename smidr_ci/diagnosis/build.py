@@ -100,7 +100,17 @@ def _asker(failure: Failure, name: RecipeName | None) -> RecipeName | None:
         return RecipeName(failure.asker)
     if len(failure.chain) >= 2:
         return RecipeName(failure.chain[-2])
-    return name
+    return name or _skipped_target(failure)
+
+
+def _skipped_target(failure: Failure) -> RecipeName | None:
+    """The recipe that was asked for by name and that the configuration skips."""
+    missing = {item.groups.get("missing") for item in failure.evidence}
+    for item in failure.evidence:
+        skipped = item.groups.get("recipe_skipped")
+        if skipped and skipped in missing:
+            return RecipeName(skipped)
+    return None
 
 
 def _name_from_excerpt(item: Evidence) -> RecipeName | None:
@@ -274,8 +284,11 @@ def _explains(cause: Finding, other: Finding) -> bool:
     }:
         return True
     if cause.category in {Category.LAYER_COMPAT, Category.LAYER_DEPENDENCY, Category.SANITY}:
-        return other.category in _PARSING or (
-            other.category is cause.category and other.rule != cause.rule
+        is_traceback = other.category is Category.PYTHON_EXCEPTION and other.task is None
+        return (
+            is_traceback
+            or other.category in _PARSING
+            or (other.category is cause.category and other.rule != cause.rule)
         )
     if cause.category is Category.MISSING_PROVIDER:
         return other.category is Category.MISSING_PROVIDER and other.recipe == cause.recipe

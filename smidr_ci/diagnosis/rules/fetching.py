@@ -224,7 +224,7 @@ RULES: Final = (
         hint="A file:// entry of SRC_URI is not in the directories that were searched.",
     ),
     Rule(
-        "fetch-disallowed-license",
+        "fetch-unpack",
         Category.FETCH,
         r"(?:Unpack failure for URL|Unpack command .{0,400} failed|UnpackError\()(?P<what>.{0,600})",
         ("Unpack failure", "Unpack command", "UnpackError"),
