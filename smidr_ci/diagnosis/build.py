@@ -100,17 +100,7 @@ def _asker(failure: Failure, name: RecipeName | None) -> RecipeName | None:
         return RecipeName(failure.asker)
     if len(failure.chain) >= 2:
         return RecipeName(failure.chain[-2])
-    return name or _skipped_target(failure)
-
-
-def _skipped_target(failure: Failure) -> RecipeName | None:
-    """The recipe that was asked for by name and that the configuration skips."""
-    missing = {item.groups.get("missing") for item in failure.evidence}
-    for item in failure.evidence:
-        skipped = item.groups.get("recipe_skipped")
-        if skipped and skipped in missing:
-            return RecipeName(skipped)
-    return None
+    return name
 
 
 def _name_from_excerpt(item: Evidence) -> RecipeName | None:
