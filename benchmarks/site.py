@@ -19,6 +19,7 @@ __all__ = ["REPOSITORY", "Run", "Site", "hello_site"]
 
 REPOSITORY: Final = Path(__file__).resolve().parents[1]
 _HELLO: Final = REPOSITORY / "examples" / "hello"
+_IMAGE: Final = "hello-image"
 _MEMORY_EVERY_S: Final = 0.05
 
 
@@ -108,7 +109,7 @@ def hello_site(
     work: Path,
     name: str,
     *,
-    target: str = "hello-image",
+    target: str = _IMAGE,
     bitbake: str = "auto",
     base_image: str | None = None,
     change: Callable[[Path], None] = lambda _: None,
@@ -124,9 +125,11 @@ def hello_site(
         stdout=sys.stderr,
     )
     folder = root / "work"
+    config = folder / "smidr.yaml"
+    text = config.read_text(encoding="utf-8")
+    if target != _IMAGE:
+        text = text[: text.index("artifacts:")]  # which another target doesn't make
     if base_image:
-        config = folder / "smidr.yaml"
-        text = config.read_text(encoding="utf-8")
-        with_base = text.replace("container:\n", f"container:\n  base_image: {base_image}\n")
-        config.write_text(with_base, encoding="utf-8")
+        text = text.replace("container:\n", f"container:\n  base_image: {base_image}\n")
+    config.write_text(text, encoding="utf-8")
     return Site(name, folder, work / name / "home", target)

@@ -67,6 +67,16 @@ class Home:
         return self.root / "parse-cache"
 
     @property
+    def bytecode(self) -> Path:
+        """BitBake's modules, compiled by the Pythons of builder images."""
+        return self.root / "bytecode"
+
+    @property
+    def image_accounts(self) -> Path:
+        """What builder images have in /etc/passwd and /etc/group, one file per image."""
+        return self.root / "image-accounts"
+
+    @property
     def builds(self) -> Path:
         """Records on disk, `<build-id>/`."""
         return self.root / "builds"

@@ -8,7 +8,6 @@ from smidr_ci.bitbake.parse_cache import cache_files
 from smidr_ci.bitbake.plan import CONTROL_FILES
 from smidr_ci.bitbake.progress import Progress
 from smidr_ci.builds.blame import at_its_target
-from smidr_ci.builds.diagnose import diagnose_build
 from smidr_ci.builds.execute import Execution, Executor
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
@@ -38,6 +37,8 @@ def run_attempts(
         outcome = judge(execution, cancel, ())
         if outcome.state is not BuildState.FAILED:
             return outcome
+        from smidr_ci.builds.diagnose import diagnose_build  # noqa: PLC0415 - only a failure pays
+
         diagnosis = diagnose_build(prepared, workspace, control, execution, cancel)
         diagnosis = at_its_target(prepared.request.project, diagnosis)
         journal.note(findings=tuple(diagnosis.to_dict()["findings"]))

@@ -60,7 +60,12 @@ class Host:
     @cached_property
     def runtime(self) -> DockerRuntime:
         """The containers of this home."""
-        return DockerRuntime(engine=self.engine, owner=str(self.home.root), clock=self.clock)
+        return DockerRuntime(
+            engine=self.engine,
+            owner=str(self.home.root),
+            clock=self.clock,
+            image_accounts=self.home.image_accounts,
+        )
 
     @property
     def image_settings(self) -> ImageSettings:

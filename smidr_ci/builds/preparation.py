@@ -10,6 +10,7 @@ from smidr_ci.bitbake.conf import ConfInputs, check_names, write_conf
 from smidr_ci.bitbake.driver_files import install
 from smidr_ci.bitbake.plan import CONTROL_FILES, Plan
 from smidr_ci.builds.blame import naming_the_line
+from smidr_ci.builds.bytecode import compiled_bitbake
 from smidr_ci.builds.environment import build_environment
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.mounts import container_spec, mounts_of
@@ -131,7 +132,10 @@ def equip(
         host.agent,
         image=prepared.image.id,
         user=host.user,
-        mounts=mounts_of(prepared.layers, workspace, prepared.caches, prepared.places, control),
+        mounts=(
+            *mounts_of(prepared.layers, workspace, prepared.caches, prepared.places, control),
+            *compiled_bitbake(host, prepared.layers, prepared.image, workspace.build_id),
+        ),
         environment={},
     )
     return spec, plan

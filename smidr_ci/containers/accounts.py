@@ -6,19 +6,59 @@ image brings is a stranger's: read with a limit, kept line by line.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import json
+import re
 import tarfile
-from collections.abc import Iterable
-from pathlib import PurePosixPath
-from typing import Final
+from collections.abc import Callable, Iterable
+from pathlib import Path, PurePosixPath
+from typing import Final, NamedTuple
 
 from smidr_ci.containers.runtime import User
+from smidr_ci.files import make_private_dir, write_atomic
 
-__all__ = ["MAX_ACCOUNT_FILE_BYTES", "account_archive", "first_file", "with_group", "with_passwd"]
+__all__ = [
+    "MAX_ACCOUNT_FILE_BYTES",
+    "Accounts",
+    "account_archive",
+    "first_file",
+    "kept_accounts",
+    "with_group",
+    "with_passwd",
+]
 
 MAX_ACCOUNT_FILE_BYTES: Final = 1024 * 1024
 _ROOT_USER: Final = "root:x:0:0:root:/root:/bin/sh"
 _ROOT_GROUP: Final = "root:x:0:"
+_IMAGE_ID: Final = re.compile(r"sha256:([0-9a-f]{64})", re.ASCII)
+
+
+class Accounts(NamedTuple):
+    """The text of an image's /etc/passwd and /etc/group; empty where there is none."""
+
+    passwd: str
+    group: str
+
+
+def kept_accounts(folder: Path | None, image: str, read: Callable[[], Accounts]) -> Accounts:
+    """What `read` says of an image, asked once: the content of an image id never changes.
+
+    Kept in `folder`, one file per image; a file that can't be read or written costs a `read`.
+    """
+    found = _IMAGE_ID.fullmatch(image)
+    if folder is None or found is None:
+        return read()
+    path = folder / f"{found[1]}.json"
+    try:
+        raw = json.loads(path.read_bytes())
+        return Accounts(str(raw["passwd"]), str(raw["group"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        accounts = read()
+    with contextlib.suppress(OSError):
+        make_private_dir(folder)
+        write_atomic(path, json.dumps(accounts._asdict()))
+    return accounts
 
 
 def with_passwd(text: str, user: User) -> str:

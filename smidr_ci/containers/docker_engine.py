@@ -9,11 +9,18 @@ import threading
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.containers.accounts import account_archive, first_file, with_group, with_passwd
+from smidr_ci.containers.accounts import (
+    Accounts,
+    account_archive,
+    first_file,
+    kept_accounts,
+    with_group,
+    with_passwd,
+)
 from smidr_ci.containers.body import (
     BUILD_LABEL,
     OWNER_LABEL,
@@ -40,7 +47,8 @@ class DockerRuntime:
 
     While the engine is away, `wait` answers None for up to `reconnect_s`, then raises. A container
     that outlived the engine's restart (`live-restore`) is waited for as before; one that ended
-    with it has its exit code in the engine's records.
+    with it has its exit code in the engine's records. `image_accounts` is a directory that
+    remembers what images have in /etc/passwd: each look there costs the engine a mount.
     """
 
     def __init__(
@@ -51,11 +59,13 @@ class DockerRuntime:
         owner: str = "",
         clock: Clock | None = None,
         reconnect_s: float = 120.0,
+        image_accounts: Path | None = None,
     ) -> None:
         self.engine = engine or Engine(url)
         self._owner = owner
         self._clock = clock or SystemClock()
         self._reconnect_s = reconnect_s
+        self._image_accounts = image_accounts
         self._lost_lock = threading.Lock()
         self._lost_since: float | None = None
 
@@ -245,12 +255,19 @@ class DockerRuntime:
         return str(answer["Id"])
 
     def _add_accounts(self, spec: ContainerSpec, container_id: str) -> None:
-        passwd = with_passwd(self._read(container_id, "/etc/passwd"), spec.user)
-        group = with_group(self._read(container_id, "/etc/group"), spec.user)
+        found = kept_accounts(
+            self._image_accounts, spec.image, lambda: self._read_accounts(container_id)
+        )
+        passwd, group = with_passwd(found.passwd, spec.user), with_group(found.group, spec.user)
         home = None if _is_mounted(spec, spec.user.home) else spec.user.home
         with self.engine.calling(f"write /etc/passwd in the container of {spec.build_id}"):
             archive = account_archive(passwd, group, spec.user, home)
             self.engine.api.put_archive(container_id, "/", archive)
+
+    def _read_accounts(self, container_id: str) -> Accounts:
+        return Accounts(
+            self._read(container_id, "/etc/passwd"), self._read(container_id, "/etc/group")
+        )
 
     def _read(self, container_id: str, path: str) -> str:
         """A small text file of a container, through one symlink; empty when there is none."""

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import io
 import tarfile
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
+
+import pytest
 
 from smidr_ci.containers.accounts import (
     MAX_ACCOUNT_FILE_BYTES,
+    Accounts,
     account_archive,
     first_file,
+    kept_accounts,
     with_group,
     with_passwd,
 )
@@ -86,3 +90,26 @@ def test_archive_holds_both_files_and_the_home() -> None:
 def test_mounted_home_is_not_touched() -> None:
     with tarfile.open(fileobj=io.BytesIO(account_archive("p\n", "g\n", USER, None))) as tar:
         assert tar.getnames() == ["etc/passwd", "etc/group"]
+
+
+IMAGE = "sha256:" + "ab" * 32
+
+
+def test_what_an_image_has_is_read_once(tmp_path: Path) -> None:
+    folder, first = tmp_path / "accounts", Accounts("p\udce9:x:1:1::/:\n", "g:x:1:\n")
+    assert kept_accounts(folder, IMAGE, lambda: first) == first
+    assert kept_accounts(folder, IMAGE, lambda: Accounts("", "")) == first
+
+
+def test_a_tag_may_name_another_image_later_and_is_always_read(tmp_path: Path) -> None:
+    folder = tmp_path / "accounts"
+    kept_accounts(folder, "debian:12", lambda: Accounts("a", "b"))
+    assert kept_accounts(folder, "debian:12", lambda: Accounts("c", "d")) == Accounts("c", "d")
+
+
+@pytest.mark.parametrize("damage", ["", "[]", "{", '{"passwd": ""}'])
+def test_a_damaged_memory_of_accounts_is_read_anew(tmp_path: Path, damage: str) -> None:
+    kept_accounts(tmp_path, IMAGE, lambda: Accounts("a", "b"))
+    next(tmp_path.glob("*.json")).write_text(damage)
+    assert kept_accounts(tmp_path, IMAGE, lambda: Accounts("c", "d")) == Accounts("c", "d")
+    assert kept_accounts(tmp_path, IMAGE, lambda: Accounts("", "")) == Accounts("c", "d")
