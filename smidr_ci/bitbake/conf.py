@@ -119,6 +119,8 @@ def _parallelism(inputs: ConfInputs) -> Iterator[str]:
         release.append_to(release.config_hash_ignore),
         " BB_NUMBER_PARSE_THREADS BB_NO_NETWORK",
     )
+    # Then no task's hash may hang on it: a cached parse would differ from the one in the worker.
+    yield assign(release.append_to(release.task_hash_ignore), " BB_NO_NETWORK")
 
 
 def _signatures(inputs: ConfInputs) -> Iterator[str]:

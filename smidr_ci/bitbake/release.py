@@ -42,6 +42,12 @@ class Release:
         new = self.version >= _NEW_NAMES
         return "BB_HASHCONFIG_IGNORE_VARS" if new else "BB_HASHCONFIG_WHITELIST"
 
+    @property
+    def task_hash_ignore(self) -> str:
+        """Name of the variable with variables that don't change what a task's hash is."""
+        new = self.version >= _NEW_NAMES
+        return "BB_BASEHASH_IGNORE_VARS" if new else "BB_HASHBASE_WHITELIST"
+
     def disk_action(self, action: str) -> str:
         """The word for an action of BB_DISKMON_DIRS (`bb/monitordisk.py`)."""
         return "ABORT" if action == "HALT" and self.version < _NEW_NAMES else action

@@ -90,6 +90,7 @@ def local_conf(*args: Any, **kwargs: Any) -> list[str]:
         ({"advanced": {"bb_hashserve": "h:1"}}, 'BB_SIGNATURE_HANDLER = "OEEquivHash"'),
         ({}, 'BB_SIGNATURE_HANDLER = "OEBasicHash"'),
         ({}, 'BB_HASHSERVE = ""'),
+        ({}, 'BB_BASEHASH_IGNORE_VARS:append = " BB_NO_NETWORK"'),
         ({}, 'BB_NUMBER_THREADS = "3"'),
         ({}, 'BB_NUMBER_PARSE_THREADS = "3"'),
         ({}, 'PARALLEL_MAKE = "-j 5"'),
