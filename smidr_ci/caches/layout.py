@@ -5,6 +5,7 @@ Nothing that is already there changes its owner or mode, but for an empty direct
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from dataclasses import dataclass
@@ -81,11 +82,11 @@ def _make(path: Path, user: User) -> None:
     try:
         path.mkdir(mode=0o755, parents=True, exist_ok=True)
         if not any(path.iterdir()):
-            own(path.resolve(), user)
-    except (OSError, HostError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error.message
+            with contextlib.suppress(HostError):  # whether that matters, the probe tells
+                own(path.resolve(), user)
+    except OSError as error:
         raise CacheError(
-            f"can't make the cache directory: {reason}",
+            f"can't make the cache directory: {error.strerror}",
             where=str(path),
             hint="Choose another with directories.downloads and directories.sstate.",
         ) from error
@@ -111,10 +112,12 @@ def _check_writable(path: Path, user: User) -> None:
 
 
 def _mount_point(path: Path) -> Path:
+    import psutil  # noqa: PLC0415 - only a message needs it
+
+    # os.path.ismount overlooks a directory that is mounted from the same file system.
+    mounted = {Path(item.mountpoint) for item in psutil.disk_partitions(all=True)}
     found = path.resolve()
-    while not os.path.ismount(found):
-        found = found.parent
-    return found
+    return next((place for place in (found, *found.parents) if place in mounted), found)
 
 
 def _check_content(path: Path, user: User) -> None:
