@@ -40,6 +40,11 @@ class EventReader:
         """
         return list(self._records(_AT_ONCE))
 
+    def drain(self) -> Iterator[Event]:
+        """All records up to the end of the file as it is now, one by one."""
+        while events := self.read():
+            yield from events
+
     def _records(self, limit: int) -> Iterator[Event]:
         for line in self._lines(limit):
             record = _parse(line)

@@ -29,7 +29,7 @@ class Family:
     def __init__(self) -> None:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._ended: dict[int, int] = {}
-        self.is_reaper = _become_reaper()
+        _become_reaper()
 
     def start(
         self, command: Sequence[str], environment: Mapping[str, str], cwd: str, output: int
@@ -146,9 +146,7 @@ def _parent(name: str) -> int | None:
     return int(fields[1]) if len(fields) > 1 and fields[0] != "Z" else None
 
 
-def _become_reaper() -> bool:
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        return bool(libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) == 0)
-    except (OSError, AttributeError):
-        return False
+def _become_reaper() -> None:
+    # Where it is refused, the container's init reaps, and only our own children are waited for.
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

@@ -32,6 +32,8 @@ _SAVES_FIRST = (2, 12)
 _KILL_S = 10.0
 _CANNOT_START = 127
 _FETCHED = {"BB_NO_NETWORK": "1"}
+# After a fetch phase nothing more is fetched; floating revisions are those that it found.
+_OFFLINE = {"BB_NO_NETWORK": "1", "BB_SRCREV_POLICY": "cache"}
 _DEFAULTS: dict[str, Any] = {
     "init_script": None,
     "topdir": "/smidr/build",
@@ -59,8 +61,9 @@ def main(folder: str) -> int:
     try:
         run = Run(control, family)
         run.phases()
-    except (CannotStartError, OSError, ValueError, TypeError, KeyError) as problem:
-        error = str(problem) or type(problem).__name__
+    except Exception as problem:  # noqa: BLE001 - whatever it was, the agent must hear of it
+        is_told = isinstance(problem, (CannotStartError, OSError))
+        error = str(problem) if is_told else f"{type(problem).__name__}: {problem}"
         control.event("error", message=error)
         sys.stderr.write("smidr: " + error + "\n")
     code = _CANNOT_START if error else run.code if run else 1
@@ -120,7 +123,7 @@ class Run:
         # OE-Core (wrynose on) puts the members of a Python set into its base configuration. Their
         # order changes with the hash seed, and with it the parse cache that BitBake looks for.
         environment["PYTHONHASHSEED"] = "0"
-        names = ["PYTHONHASHSEED", *map(str, plan["passthrough"])]
+        names = ["PYTHONHASHSEED", *_OFFLINE, *map(str, plan["passthrough"])]
         return with_passthrough(environment, names, self._version)
 
     def _sourced(self, script: str, environment: dict[str, str]) -> dict[str, str]:
@@ -136,6 +139,8 @@ class Run:
             code = self.stop.supervise(pid)
             out.seek(0)
             chatter, dump = split_dump(out.read())
+            if self.stop.is_asked:
+                return environment
             if code != 0:
                 os.write(self._console, chatter + dump)
                 raise CannotStartError(f"{script} ended with exit code {code}")
@@ -148,6 +153,8 @@ class Run:
         launcher = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")
         events = self.control.path("events.jsonl")
         command = [python, launcher, events, str(self.plan["bitbake"]), *self._arguments(phase)]
+        if phase == "build" and "fetch" in self.plan["phases"]:
+            environment = {**environment, **_OFFLINE}
         environment = self._environment_of(phase, environment)
         pid = self.family.start(command, environment, self.topdir, self._console)
         self.code = self.stop.supervise(pid)

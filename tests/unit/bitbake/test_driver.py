@@ -72,6 +72,8 @@ def test_fetch_comes_first_and_a_failed_fetch_is_the_end(site: DriverSite) -> No
         ["--runall=fetch", "a", "mc:x:b"],
         ["a", "mc:x:b"],
     ]
+    offline = [call["environment"].get("BB_NO_NETWORK") for call in site.calls]
+    assert offline == [None, "1"]
     fetch, build = (call["environment"] for call in site.calls)
     assert "BB_NO_NETWORK" not in fetch
     assert build["BB_NO_NETWORK"] == "1"
@@ -97,7 +99,9 @@ def test_only_what_the_plan_names_reaches_bitbake(site: DriverSite) -> None:
         assert name not in seen
     assert seen["FOO"] == "a b"
     assert seen["http_proxy"] == "http://proxy"
-    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "PYTHONHASHSEED FOO"
+    assert (
+        seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "PYTHONHASHSEED BB_NO_NETWORK BB_SRCREV_POLICY FOO"
+    )
     assert seen["BBPATH"] == str(site.topdir)
     assert seen["PATH"].split(os.pathsep)[0] == str(site.bitbake / "bin")
     assert seen["HOME"] == str(site.home)
@@ -109,7 +113,7 @@ def test_old_releases_are_told_in_their_own_words(tmp_path: Path) -> None:
     site = DriverSite(tmp_path, version="1.46.0")
     site.run(environment={"FOO": "1"}, passthrough=("FOO",))
     seen = site.calls[0]["environment"]
-    assert seen["BB_ENV_EXTRAWHITE"] == "PYTHONHASHSEED FOO"
+    assert seen["BB_ENV_EXTRAWHITE"] == "PYTHONHASHSEED BB_NO_NETWORK BB_SRCREV_POLICY FOO"
     assert "BB_ENV_PASSTHROUGH_ADDITIONS" not in seen
 
 
@@ -133,7 +137,8 @@ def test_the_init_script_is_sourced_and_its_environment_kept(site: DriverSite) -
     assert seen["FROM_SCRIPT"] == f"{site.topdir}|{site.bitbake}"
     assert seen["PYTHONPATH"] == "/lib"
     assert seen["MULTI"] == "a\nb"
-    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == "ONE TWO PYTHONHASHSEED FOO"
+    handed_on = "ONE TWO PYTHONHASHSEED BB_NO_NETWORK BB_SRCREV_POLICY FOO"
+    assert seen["BB_ENV_PASSTHROUGH_ADDITIONS"] == handed_on
     assert "BBSERVER" not in seen
     assert site.console == ""
 
@@ -146,6 +151,18 @@ def test_a_failed_init_script_is_the_error_and_its_words_are_on_the_console(
     assert site.run(init_script=str(script)) == 127
     assert "oe-init-build-env ended with exit code 3" in site.result["error"]
     assert "no such template" in site.console
+    assert not (site.topdir / "called.jsonl").exists()
+
+
+def test_a_stop_while_the_init_script_runs_is_no_error(site: DriverSite) -> None:
+    script = site.root / "oe-init-build-env"
+    script.write_text('touch "$1/sourced"\nsleep 600\n')
+    with site.started(init_script=str(script), interrupt_grace_s=0.2, kill_grace_s=0.2) as process:
+        site.wait_for("sourced")
+        site.stop(process)
+        assert process.wait(60) == 1
+    assert site.result["interrupted"] is True
+    assert site.result["error"] == ""
     assert not (site.topdir / "called.jsonl").exists()
 
 

@@ -97,6 +97,12 @@ def test_one_call_reads_a_bounded_part_of_a_huge_file(tmp_path: Path) -> None:
     assert len(counts) > 1
 
 
+def test_drain_reads_a_huge_file_to_its_end(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(line("log", message="m" * 10_000) * 4000)
+    assert sum(1 for _ in EventReader(path).drain()) == 4000
+
+
 @pytest.mark.parametrize("kind", ["symlink", "fifo", "directory"])
 def test_what_is_no_regular_file_has_no_events(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "events.jsonl"

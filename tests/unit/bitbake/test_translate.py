@@ -115,8 +115,10 @@ def test_notes_are_not_recorded() -> None:
     ("line", "figures"),
     [
         (
-            ("Sstate summary: Wanted 20 Local 12 Mirrors 3 Missed 5 Current 7 "
-            "(75% match, 81% complete)"),
+            (
+                "Sstate summary: Wanted 20 Local 12 Mirrors 3 Missed 5 Current 7 "
+                "(75% match, 81% complete)"
+            ),
             [20, 12, 3, 5, 7],
         ),
         (
