@@ -23,7 +23,7 @@ from smidr_ci.diagnosis.refine import Warnings, refine
 from smidr_ci.diagnosis.rules.base import Weight
 from smidr_ci.diagnosis.where import place_of
 
-__all__ = ["findings_of", "warning_findings"]
+__all__ = ["findings_of", "name_skipped_target", "warning_findings"]
 
 _MAX_CONSEQUENCES: Final = 10
 _VOLATILE: Final = re.compile(
@@ -101,6 +101,24 @@ def _asker(failure: Failure, name: RecipeName | None) -> RecipeName | None:
     if len(failure.chain) >= 2:
         return RecipeName(failure.chain[-2])
     return name
+
+
+_SKIPPED: Final = re.compile(r"^(?:ERROR: )?([\w.+-]{1,160}) was skipped: ")
+
+
+def name_skipped_target(finding: Finding) -> Finding:
+    """A recipe that was asked for by name and is skipped is the one to look at.
+
+    Only for a whole log: a chain that names who asks may follow.
+    """
+    if finding.category is not Category.MISSING_PROVIDER or finding.recipe:
+        return finding
+    match = _SKIPPED.match(finding.message)
+    if match is None:
+        return finding
+    name = RecipeName(match[1])
+    finding = replace(finding, recipe=name.recipe, reproduce=_reproduce(name, None))
+    return replace(finding, fingerprint=_fingerprint(finding))
 
 
 def _name_from_excerpt(item: Evidence) -> RecipeName | None:

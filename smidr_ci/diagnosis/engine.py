@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
 
-from smidr_ci.diagnosis.build import findings_of, warning_findings
+from smidr_ci.diagnosis.build import findings_of, name_skipped_target, warning_findings
 from smidr_ci.diagnosis.collect import Collector
 from smidr_ci.diagnosis.events import failed_tasks
 from smidr_ci.diagnosis.locate import locate
@@ -56,6 +56,8 @@ def _conclude(collector: Collector, context: DiagnosisContext) -> Diagnosis:
     if len(findings) > 1:
         # An interrupt that follows a failure is somebody who had seen it.
         findings = [item for item in findings if item.category is not Category.CANCELLED]
+    if collector.summary.is_finished:
+        findings = [name_skipped_target(item) for item in findings]
     findings = apply_outside_facts(findings, context)
     known = {(item.recipe, item.message) for item in findings}
     warnings = warning_findings(collector.warnings, context)

@@ -18,12 +18,19 @@ _INCLUDED: Final = re.compile(
     r"^\s{0,40}(?:In file included )?from (?P<file>[^\s:]{1,600}):(?P<line>\d{1,7})"
     r"(?::\d{1,5})?[:,]$"
 )
+_SYNTAX: Final = re.compile(r"^(?:Syntax|Indentation|Tab)Error: ")
+_METADATA: Final = re.compile(
+    r'^\s{0,8}File "(?P<file>/[^"\s]{1,500}\.(?:bb|bbappend|bbclass|inc|conf))"'
+    r", line (?P<line>\d{1,7})"
+)
 _LINES: Final = 14
 
 
 def source_position(hit: Hit, groups: Mapping[str, str]) -> dict[str, str]:
     """The groups with file and line of the source, where those found lie in a sysroot."""
     known = dict(groups)
+    if "file" not in known and _SYNTAX.match(hit.text.body):
+        return known | _metadata_position(hit)
     if not _FOREIGN.search(known.get("file", "")):
         return known
     included: re.Match[str] | None = None
@@ -34,6 +41,13 @@ def source_position(hit: Hit, groups: Mapping[str, str]) -> dict[str, str]:
         if (match := _INCLUDED.match(text)) and not _FOREIGN.search(match["file"]):
             included = included or match
     return _placed(known, included) if included else known
+
+
+def _metadata_position(hit: Hit) -> dict[str, str]:
+    for near in reversed(hit.before(6)):
+        if match := _METADATA.match(near.text.body):
+            return match.groupdict()
+    return {}
 
 
 def _placed(known: dict[str, str], match: re.Match[str]) -> dict[str, str]:

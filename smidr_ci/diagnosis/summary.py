@@ -82,6 +82,11 @@ class SummaryReader:
         return bool(self._settings or self._numbers or self._sstate)
 
     @property
+    def is_finished(self) -> bool:
+        """Whether the log goes on to BitBake's last words, so that nothing was cut off."""
+        return "ERROR" in self._printed
+
+    @property
     def has_errors(self) -> bool:
         """Whether BitBake counted or printed an ERROR."""
         return self.errors > 0 or self._printed.get("ERROR", 0) > 0

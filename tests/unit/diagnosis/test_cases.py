@@ -85,6 +85,10 @@ CASES = [
     alone("anonymous python", C.PARSE_ERROR,
           "ERROR: /l/z_1.bb: z: PACKAGECONFIG[a] Only enable,disable,depend can be specified!",
           recipe="z", file="/l/z_1.bb"),
+    alone("python in a recipe", C.PARSE_ERROR,
+          "ERROR: Unable to parse /l/z_1.bb\nTraceback (most recent call last):\n"
+          "  File \"/l/z_1.bb\", line 3\n    if x\n        ^\nSyntaxError: expected ':'\n", 5,
+          recipe="z", file="/l/z_1.bb", line=3),
     alone("no license", C.LICENSE,
           "ERROR: /l/z.bb: This recipe does not have the LICENSE field set (z)", recipe="z"),
     alone("local file", C.FETCH,
@@ -97,6 +101,9 @@ CASES = [
           "ERROR: Nothing RPROVIDES 'z' (but /l/img.bb RDEPENDS on or otherwise requires it)\n"
           "z was skipped: because it has a restricted license 'commercial'. Which is not listed in "
           "LICENSE_FLAGS_ACCEPTED.\n", 1, recipe="img"),
+    alone("skipped target", C.MISSING_PROVIDER,
+          "ERROR: Nothing PROVIDES 'z'\nz was skipped: incompatible with machine m (not in COMPATIBLE_MACHINE)\n"
+          "\nSummary: There was 1 ERROR message, returning a non-zero exit code.\n", 1, recipe="z"),
     alone("layer series", C.LAYER_COMPAT,
           "ERROR: Layer z is not compatible with the core layer which only supports these series: "
           "kirkstone (layer is compatible with dunfell)"),
