@@ -4,7 +4,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 PYTEST_ARGS ?=
 
-.PHONY: help prepare demo test lint docs bench clean
+.PHONY: record-failures help prepare demo test lint docs bench clean
 .DEFAULT_GOAL := help
 
 help:
@@ -13,6 +13,7 @@ help:
 	@echo "make lint    ruff, mypy, and whether generated documents are fresh"
 	@echo "make docs    write the generated parts of docs/ anew"
 	@echo "make bench   measure smidr against raw BitBake"
+	@echo "make record-failures   provoke the failures under tests/data/failures again"
 	@echo "make clean   remove what these targets made"
 
 prepare:
@@ -35,6 +36,9 @@ docs: prepare
 
 bench: prepare
 	$(PYTHON) -m benchmarks.overhead
+
+record-failures: prepare
+	$(PYTHON) tools/record_failures.py $(FAILURES)
 
 clean:
 	rm -rf examples/hello/work .smidr-test .mypy_cache .ruff_cache .pytest_cache .hypothesis
