@@ -22,13 +22,14 @@ from .environment import (
 from .memory import oom_kills
 from .processes import Family
 from .stopping import Stop
-from .topdir import is_in_use, remove_leftovers, server_pid
+from .topdir import forget_code_cache, is_in_use, remove_leftovers, server_pid
 
 __all__ = ["main"]
 
 _SERVER_S = 30.0
 _SERVER_END_S = 5.0
 _SAVES_FIRST = (2, 12)
+_MISNAMES_CACHE = (2, 12)
 _KILL_S = 10.0
 _CANNOT_START = 127
 _FETCHED = {"BB_NO_NETWORK": "1"}
@@ -148,6 +149,8 @@ class Run:
 
     def _run(self, phase: str, environment: dict[str, str]) -> None:
         self.phase = phase
+        if self._version >= _MISNAMES_CACHE:
+            forget_code_cache(self.topdir)
         self.control.event("phase", phase=phase, targets=list(self.plan["targets"]))
         python = shutil.which("python3", path=environment["PATH"]) or sys.executable
         launcher = os.path.join(os.path.dirname(os.path.abspath(__file__)), "launch.py")

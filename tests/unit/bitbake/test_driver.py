@@ -306,3 +306,15 @@ def test_a_plan_that_is_no_plan_is_an_error(site: DriverSite) -> None:
     )
     assert done.returncode == 127
     assert "plan.json" in site.result["error"]
+
+
+@pytest.mark.parametrize(("version", "is_kept"), [("2.8.1", True), ("2.12.0", False)])
+def test_releases_that_would_miss_their_parse_cache_start_without_code_cache(
+    tmp_path: Path, version: str, is_kept: bool
+) -> None:
+    site = DriverSite(tmp_path, version=version)
+    (site.topdir / "cache").mkdir()
+    (site.topdir / "cache" / "bb_codeparser.dat").touch()
+    site.script("print(os.path.exists('cache/bb_codeparser.dat'))")
+    site.run()
+    assert site.console == f"{is_kept}\n"
