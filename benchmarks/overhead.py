@@ -129,6 +129,7 @@ def _parsing(
         kas.build()
         warm["kas, same directory"] = kas.build
     found = in_turns(warm, options.rounds, _note)
+    smidr = found["smidr"]
     yield from _rows(f"{what}, all cached", found, {"bitbake, same directory": _SEEDED})
     cold = {
         "smidr --clean": lambda: site.build("--clean"),
@@ -136,7 +137,6 @@ def _parsing(
     }
     if kas is not None:
         cold["kas, fresh directory"] = kas.fresh
-    smidr = found["smidr"]
     found = in_turns(cold, min(options.rounds, 3), _note)
     parsed = found.pop("smidr --clean")
     for name, baseline in found.items():

@@ -146,6 +146,14 @@ class Engine:
                 self._facts = EngineFacts.from_answers(self.api.version(), self.api.info())
         return self._facts
 
+    def warm_up(self) -> None:
+        """Load the SDK, connect and ask in the background; what goes wrong, the first use tells."""
+        threading.Thread(target=self._try, name="engine", daemon=True).start()
+
+    def _try(self) -> None:
+        with contextlib.suppress(EngineError):
+            self.facts  # noqa: B018 - the first use connects
+
     def close(self) -> None:
         """Close the connections; a later use connects again."""
         with self._lock:

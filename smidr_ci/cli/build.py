@@ -73,6 +73,7 @@ def build(
         keep_workspace=keep,
         requested_by=_user_name(),
     )
+    host.engine.warm_up()  # while git is waited for
     record = _run(host, request)
     if as_json:
         print_json(record_as_dict(record))

@@ -95,10 +95,12 @@ class Bench:
         request = BuildRequest(project=self.loaded(config))
         record = run_build(host, request, CancelToken(), SilentObserver())
         host.store.close()
-        started = vars(host)["runtime"].started
+        started = [spec for spec in vars(host)["runtime"].started if spec.role == "build"]
         return Seen(record, started[0] if started else None, dict(self._files))
 
     def _program(self, container: FakeContainer) -> int:
+        if container.spec.role != "build":
+            return 0
         build, control = container.host_path("/smidr/build"), container.host_path("/smidr/control")
         for path in (
             build / "conf/local.conf",
