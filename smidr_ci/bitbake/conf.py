@@ -114,10 +114,10 @@ def _parallelism(inputs: ConfInputs) -> Iterator[str]:
     yield assign("BB_NUMBER_THREADS", str(inputs.threads))
     yield assign("BB_NUMBER_PARSE_THREADS", str(inputs.threads))
     yield assign("PARALLEL_MAKE", f"-j {inputs.make_jobs}")
-    # None of these changes what recipes say, so none may cost another parse of them all.
+    # Neither changes what recipes say: they must not cost another parse of them all.
     yield assign(
         release.append_to(release.config_hash_ignore),
-        " BB_NUMBER_PARSE_THREADS BB_NO_NETWORK BB_SRCREV_POLICY",
+        " BB_NUMBER_PARSE_THREADS BB_NO_NETWORK",
     )
     # Then no task's hash may hang on it: a cached parse would differ from the one in the worker.
     yield assign(release.append_to(release.task_hash_ignore), " BB_NO_NETWORK")

@@ -32,9 +32,10 @@ _SAVES_FIRST = (2, 12)
 _MISNAMES_CACHE = (2, 12)
 _KILL_S = 10.0
 _CANNOT_START = 127
-_FETCHED = {"BB_NO_NETWORK": "1"}
-# After a fetch phase nothing more is fetched; floating revisions are those that it found.
-_OFFLINE = {"BB_NO_NETWORK": "1", "BB_SRCREV_POLICY": "cache"}
+# After a fetch phase nothing more is fetched. Without BB_SRCREV_POLICY = "cache": under it BitBake
+# keeps recipes with AUTOREV in the parse cache (bb/fetch2: get_autorev), where the next build, in
+# which the branch has moved, would find them with another hash.
+_OFFLINE = {"BB_NO_NETWORK": "1"}
 _DEFAULTS: dict[str, Any] = {
     "init_script": None,
     "topdir": "/smidr/build",
@@ -158,17 +159,10 @@ class Run:
         command = [python, launcher, events, str(self.plan["bitbake"]), *self._arguments(phase)]
         if phase == "build" and "fetch" in self.plan["phases"]:
             environment = {**environment, **_OFFLINE}
-        environment = self._environment_of(phase, environment)
         pid = self.family.start(command, environment, self.topdir, self._console)
         self.code = self.stop.supervise(pid)
         self._outlive_server()
         self.control.event("phase-end", phase=phase, exit_code=self.code)
-
-    def _environment_of(self, phase: str, environment: dict[str, str]) -> dict[str, str]:
-        """A build after a phase that fetched gets along with what is there."""
-        if phase == "fetch" or "fetch" not in self.plan["phases"]:
-            return environment
-        return with_passthrough({**environment, **_FETCHED}, list(_FETCHED), self._version)
 
     def _arguments(self, phase: str) -> list[str]:
         what = ["--runall=fetch"] if phase == "fetch" else []
