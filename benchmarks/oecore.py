@@ -61,7 +61,7 @@ def oe_core_site(work: Path) -> Site:
         "container": {"base_image": os.environ.get(_IMAGE, _DEFAULT_IMAGE)},
     }
     (root / "smidr.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
-    return Site("oe-core", root, work / "oe-core" / "home", NOTHING)
+    return Site("oe-core", root, work / "home", NOTHING)
 
 
 def _write_layer(layer: Path) -> None:

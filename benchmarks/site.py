@@ -132,4 +132,4 @@ def hello_site(
     if base_image:
         text = text.replace("container:\n", f"container:\n  base_image: {base_image}\n")
     config.write_text(text, encoding="utf-8")
-    return Site(name, folder, work / name / "home", target)
+    return Site(name, folder, work / "home", target)

@@ -1,0 +1,42 @@
+"""The benchmarks still run; how fast anything is, only `make bench` tells."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.fakes.hello import HelloProject
+
+# `hello` is left out: `generated` does the same and more.
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.docker, pytest.mark.bitbake]
+
+
+def test_every_part_gives_its_rows(
+    hello_project: HelloProject, base_image: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "rows.json"
+    small = ["--rounds", "1", "--recipes", "3", "--console-mb", "2", "--no-kas"]
+    where = ["--work", str(tmp_path), "--json", str(report), "--base-image", base_image]
+    command = [sys.executable, "-m", "benchmarks.overhead", *small, *where]
+    done = subprocess.run(
+        [*command, "--parts", "generated,console,log", "--bitbake", hello_project.bitbake],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["what"] for row in rows if row.get("goal")] == ["3 recipes, all cached"]
+    assert all(row["ratio"] > 0 for row in rows if "ratio" in row)
+    units = [row["unit"] for row in rows if "unit" in row]
+    assert units == ["MB", "MB", "lines/s", "lines/s"]
+    assert all(row["value"] > 0 for row in rows if "unit" in row)
+    assert "3 recipes, all cached" in done.stdout
+    assert not list(tmp_path.glob("smidr-benchmark-*"))
