@@ -181,6 +181,8 @@ class Run:
         asked = None
         while not self.family.is_alone() and asked is None and time.monotonic() < deadline:
             asked = self.family.wait(deadline - time.monotonic())
+        if asked is not None:
+            self.stop.hear(asked)
         if not self.family.end_all(_SERVER_END_S):
             self.control.event("note", message="some processes of the build can't be ended")
 

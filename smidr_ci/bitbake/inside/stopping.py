@@ -60,6 +60,10 @@ class Stop:
             else:
                 self._note(self._family.wait(left), pid)
 
+    def hear(self, number: int) -> None:
+        """Take note of a signal that somebody else's wait has caught."""
+        self._note(number, None)
+
     def look(self) -> None:
         """Take note of what has been asked for meanwhile, without waiting."""
         self._note(self._family.wait(0.0), None)

@@ -256,6 +256,21 @@ def test_a_server_that_outlives_its_client_is_waited_for(site: DriverSite) -> No
     assert (site.topdir / "saved").exists()
 
 
+def test_a_stop_while_the_server_ends_is_heard(site: DriverSite) -> None:
+    server = "import time; open('serving', 'w').close(); time.sleep(600)"
+    site.script(
+        f'subprocess.Popen([sys.executable, "-c", {server!r}], start_new_session=True)\n'
+        "open('client-gone', 'w').close()\n"
+    )
+    with site.started(phases=("fetch", "build")) as process:
+        site.wait_for("client-gone")
+        site.wait_for("serving")
+        site.stop(process)
+        assert process.wait(30) == 1
+    assert len(site.calls) == 1
+    assert site.result["interrupted"] is True
+
+
 def test_orphans_of_a_killed_bitbake_are_killed_too(site: DriverSite) -> None:
     orphan = "import os, time; open('orphan', 'w').write(str(os.getpid())); time.sleep(600)"
     site.script(
