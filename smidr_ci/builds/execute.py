@@ -35,6 +35,8 @@ class Execution:
     result: DriverResult | None
     """None when the driver was killed before it could answer."""
     progress: Progress
+    is_overdue: bool = False
+    """It was killed since the driver did not keep the time limit."""
 
 
 class Executor:
@@ -78,7 +80,7 @@ class Executor:
         progress = progress.fold(events.read())
         progressed(progress)
         result = read_result(control / CONTROL_FILES["result"])
-        return Execution(exit=waiter.outcome(), result=result, progress=progress)
+        return Execution(waiter.outcome(), result, progress, ladder.is_overdue)
 
 
 class _Waiter:
@@ -127,6 +129,7 @@ class _Ladder:
         self._deadline = None if limit is None else clock.monotonic() + limit + self._grace_s
         self._interrupted = False
         self._killed = False
+        self.is_overdue = False
 
     def step(self) -> None:
         if self._killed:
@@ -135,6 +138,7 @@ class _Ladder:
         if overdue or self._cancel.level >= CancelLevel.KILL:
             self._runtime.kill(self._handle)
             self._killed = True
+            self.is_overdue = not self._cancel.is_cancelled
         elif self._cancel.is_cancelled and not self._interrupted:
             self._runtime.interrupt(self._handle)
             self._interrupted = True

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 from smidr_ci.builds.model import BuildRecord, BuildState, StageRecord
@@ -52,7 +53,7 @@ class Journal:
     def enter(self, state: BuildState) -> None:
         """Begin a stage; the one before ends now."""
         now = self._clock.now()
-        stages = (*self._closed_stages(), StageRecord(str(state), now))
+        stages = (*self._closed_stages(now), StageRecord(str(state), now))
         started = self._record.started or now
         self.note(state=state, stages=stages, started=started)
         self.observer.changed(self._record)
@@ -60,14 +61,15 @@ class Journal:
     def finish(self, outcome: Outcome) -> BuildRecord:
         """Write the final state; nothing changes after it."""
         self.make_room()
+        now = self._clock.now()
         self._save(
             {
                 "state": outcome.state,
-                "ended": self._clock.now(),
+                "ended": now,
                 "exit_code": outcome.exit_code,
                 "failure_kind": outcome.kind,
                 "failure_message": outcome.message,
-                "stages": self._closed_stages(),
+                "stages": self._closed_stages(now),
                 "owner_pid": None,
             }
         )
@@ -83,8 +85,7 @@ class Journal:
             self._record = replace(self._record, **changes)
             self._store.save(self._record)
 
-    def _closed_stages(self) -> tuple[StageRecord, ...]:
-        now = self._clock.now()
+    def _closed_stages(self, now: datetime) -> tuple[StageRecord, ...]:
         return tuple(
             stage if stage.ended else replace(stage, ended=now) for stage in self._record.stages
         )

@@ -52,7 +52,7 @@ def judge(execution: Execution, cancel: CancelToken, findings: Sequence[Finding]
 def _why(execution: Execution, findings: Sequence[Finding]) -> tuple[FailureKind, str]:
     result = execution.result
     cause = findings[0] if findings else None
-    if result is not None and result.timed_out:
+    if execution.is_overdue or (result is not None and result.timed_out):
         return FailureKind.TIMEOUT, "The build ran longer than its time limit and was stopped."
     if execution.exit.oom_killed or (result is not None and result.oom_kills):
         return FailureKind.OUT_OF_MEMORY, _memory_message(cause)

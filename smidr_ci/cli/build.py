@@ -17,7 +17,7 @@ from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.views import record_as_dict
 from smidr_ci.cancel import CancelToken
 from smidr_ci.cli.options import config_option, json_option
-from smidr_ci.cli.output import print_json
+from smidr_ci.cli.output import ignoring_a_closed_pipe, print_json
 from smidr_ci.cli.signals import cancel_on_signals
 from smidr_ci.cli.summary import print_findings, print_summary
 from smidr_ci.cli.watch import watcher_for
@@ -75,11 +75,12 @@ def build(
     )
     host.engine.warm_up()  # while git is waited for
     record = _run(host, request)
-    if as_json:
-        print_json(record_as_dict(record))
-    else:
-        print_summary(record, artifact_root=str(host.artifacts_of(record)))
-        print_findings(record)
+    with ignoring_a_closed_pipe():
+        if as_json:
+            print_json(record_as_dict(record))
+        else:
+            print_summary(record, artifact_root=str(host.artifacts_of(record)))
+            print_findings(record)
     return exit_code_of(record)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -14,7 +13,7 @@ import click
 
 from smidr_ci import __version__
 from smidr_ci.cli.options import CliState
-from smidr_ci.cli.output import print_error
+from smidr_ci.cli.output import ignoring_a_closed_pipe, print_error
 from smidr_ci.errors import FailureKind, InternalError, SmidrError, UsageError
 
 __all__ = ["main", "run", "smidr"]
@@ -71,6 +70,10 @@ def run(arguments: Sequence[str], state: CliState) -> int:
         )
     except click.exceptions.Exit as stop:
         return stop.exit_code
+    except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):
+            raise stop.__context__ from None  # click would make it a failure
+        raise
     except click.Abort:
         return FailureKind.CANCELLED.exit_code
     except click.ClickException as error:
@@ -87,17 +90,14 @@ def main() -> None:
     """Entry point: the only place that exits the process."""
     state = CliState()
     try:
-        code = run(sys.argv[1:], state)
-        sys.stdout.flush()
+        code = 0
+        with ignoring_a_closed_pipe():
+            code = run(sys.argv[1:], state)
     except SmidrError as error:
         print_error(error, as_json=state.as_json)
         code = error.kind.exit_code
     except KeyboardInterrupt:
         code = FailureKind.CANCELLED.exit_code
-    except BrokenPipeError:
-        # The reader of our output has gone; keep the interpreter from complaining at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 0
     except Exception as error:  # noqa: BLE001 - the last resort of the program
         traceback.print_exc()
         print_error(_unexpected(error), as_json=state.as_json)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +18,7 @@ from smidr_ci.text import printable
 __all__ = [
     "human_duration",
     "human_size",
+    "ignoring_a_closed_pipe",
     "local_time",
     "print_columns",
     "print_error",
@@ -47,6 +51,17 @@ def human_duration(seconds: float) -> str:
 def local_time(moment: datetime | None) -> str:
     """The user's own time, to the second; `-` for None."""
     return moment.astimezone().strftime("%Y-%m-%d %H:%M:%S") if moment else "-"
+
+
+@contextmanager
+def ignoring_a_closed_pipe() -> Iterator[None]:
+    """End the printing, not the program, when the reader of standard output has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # The interpreter would complain at its end about what it can't flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def print_columns(rows: Iterable[Sequence[str]], header: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from typing import Protocol, TextIO
 
@@ -53,8 +54,9 @@ class PlainWatcher:
             self.note(str(record.state))
 
     def note(self, text: str) -> None:
-        """Print the line."""
-        click.echo(printable(text), err=True)
+        """Print the line; a build goes on when nobody reads any more."""
+        with contextlib.suppress(OSError):
+            click.echo(printable(text), err=True)
 
     def progressed(self, progress: Progress) -> None:
         """Print where BitBake is, when there is something new and some time has passed."""
@@ -93,7 +95,8 @@ class LiveWatcher:
 
     def note(self, text: str) -> None:
         """Print a line above."""
-        self._console.print(printable(text), soft_wrap=True)
+        with contextlib.suppress(OSError):  # the terminal is gone
+            self._console.print(printable(text), soft_wrap=True)
 
     def progressed(self, progress: Progress) -> None:
         """Redraw with BitBake's figures."""

@@ -35,7 +35,7 @@ _RECIPES: Mapping[str, str] = MappingProxyType(
             ln -s ../../../../conf/local.conf "${DEPLOY_DIR_IMAGE}/relative.txt"
         """,
         "hostile": r"""
-            bbplain 'red \\033[31mplain bell \\007 title \\033]0;owned\\007'
+            bbplain 'red \033[31mplain bell \007 title \033]0;owned\007'
         """,
     }
 )
