@@ -70,6 +70,7 @@ class Journal:
                 "failure_kind": outcome.kind,
                 "failure_message": outcome.message,
                 "stages": self._closed_stages(now),
+                "findings": self._findings_of(outcome),
                 "owner_pid": None,
             }
         )
@@ -84,6 +85,13 @@ class Journal:
         with self._lock:
             self._record = replace(self._record, **changes)
             self._store.save(self._record)
+
+    def _findings_of(self, outcome: Outcome) -> tuple[Mapping[str, Any], ...]:
+        found = self._record.findings
+        if outcome.state is BuildState.COMPLETED:
+            # Errors of an earlier attempt, which another one has passed.
+            found = tuple(item for item in found if item["severity"] != "error")
+        return found
 
     def _closed_stages(self, now: datetime) -> tuple[StageRecord, ...]:
         return tuple(

@@ -176,6 +176,43 @@ def test_a_lost_engine_ends_the_build_as_failed(builds: Builds) -> None:
     assert (record.state, record.failure_kind) == (BuildState.FAILED, FailureKind.ENGINE)
 
 
+def test_a_build_that_came_through_at_the_second_try_has_no_error(builds: Builds) -> None:
+    tries = []
+
+    def fails_once(container: FakeContainer) -> int:
+        tries.append(container)
+        if len(tries) > 1:
+            return answers()(container)
+        console = container.host_path("/smidr/control") / CONTROL_FILES["console"]
+        console.write_text(FETCH_FAILURE)
+        (console.parent / CONTROL_FILES["result"]).write_text('{"exit_code": 1}')
+        return 1
+
+    cancel = InstantToken()
+    record = builds.run(fails_once, config(), cancel=cancel)
+    assert cancel.waits == [10.0]
+    assert (record.state, record.findings, len(tries)) == (BuildState.COMPLETED, (), 2)
+
+
+FETCH_FAILURE = """\
+ERROR: remote-1.0-r0 do_fetch: remote: Fetcher failure: Fetch command failed with exit code 128:
+fatal: unable to access 'http://127.0.0.1:1/x.git/': The requested URL returned error: 503
+ERROR: Task (/smidr/layers/core/remote_1.0.bb:do_fetch) failed with exit code '1'
+"""
+
+
+class InstantToken(CancelToken):
+    """Waits for nobody, and remembers how long it should have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waits: list[float] = []
+
+    def wait(self, seconds: float, level: CancelLevel = CancelLevel.INTERRUPT) -> bool:
+        self.waits.append(seconds)
+        return super().wait(0.0, level)
+
+
 def test_stages_follow_each_other_without_overlap(builds: Builds) -> None:
     record = builds.run(answers(), config())
     assert [stage.name for stage in record.stages] == [
