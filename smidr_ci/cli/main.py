@@ -64,6 +64,7 @@ def smidr() -> None:
 
 def run(arguments: Sequence[str], state: CliState) -> int:
     """Run one command line; raises `SmidrError` for what the user must be told."""
+    before = sys.stdout
     try:
         result = smidr.main(
             args=list(arguments), prog_name="smidr", standalone_mode=False, obj=state
@@ -71,9 +72,10 @@ def run(arguments: Sequence[str], state: CliState) -> int:
     except click.exceptions.Exit as stop:
         return stop.exit_code
     except SystemExit as stop:
-        if isinstance(stop.__context__, BrokenPipeError):
-            raise stop.__context__ from None  # click would make it a failure
-        raise
+        if sys.stdout is before:
+            raise
+        # click has wrapped a standard output that is closed, and would make that a failure.
+        raise BrokenPipeError from stop
     except click.Abort:
         return FailureKind.CANCELLED.exit_code
     except click.ClickException as error:
