@@ -19,7 +19,7 @@ _UPSTREAM: Final = {
     "SMIDR_TEST_OE_CORE": "https://github.com/openembedded/openembedded-core",
     "SMIDR_TEST_BITBAKE": "https://github.com/openembedded/bitbake",
 }
-_TIMEOUT_S: Final = 300
+_TIMEOUT_S: Final = 120
 _LOCAL_CONF: Final = """\
 CONF_VERSION = "{conf_version}"
 MACHINE = "qemux86-64"
@@ -144,6 +144,7 @@ class Run:
     def build(self, site: Site) -> None:
         """Run BitBake; how it ends is in `exit-code`."""
         case, release = self.case, site.release(self.release)
+        name = f"smidr-record-{os.getpid()}"
         script = _SCRIPT.format(prepare=case.prepare, run=case.run)
         mounts = {
             self.folder: "/smidr",
@@ -158,12 +159,17 @@ class Run:
         user = "0:0" if case.user == "root" else f"{_UID}:{_UID}"
         command = [
             *("docker", "run", "--rm", "--init", "--network=none", "--hostname=builder"),
+            f"--name={name}",
             *(f"--volume={source}:{target}" for source, target in mounts.items()),
             *(f"--user={user}", "--env=HOME=/smidr", f"--env=TARGET={case.target}"),
             *case.docker,
             *(site.image, "bash", "-c", script),
         ]
-        subprocess.run(command, check=False, timeout=_TIMEOUT_S)
+        try:
+            subprocess.run(command, check=False, timeout=_TIMEOUT_S)
+        finally:
+            end = ["docker", "rm", "--force", name]
+            subprocess.run(end, check=False, capture_output=True)
 
 
 _UID: Final = os.getuid() or 1000

@@ -24,7 +24,7 @@ _ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(_ROOT))
 
 from tools.failure_builds import DATA, Run, Site  # noqa: E402 - needs the path above
-from tools.failure_cases import RELEASES, read_cases  # noqa: E402 - needs the path above
+from tools.failure_cases import RELEASES, Expected, read_cases  # noqa: E402 - needs the path above
 
 _MAX_BYTES: Final = 60_000
 
@@ -66,7 +66,8 @@ def _is_wanted(run: Run, names: list[str], is_new: bool) -> bool:
 
 def _is_complete(run: Run) -> bool:
     path = run.kept / "expect.json"
-    return path.exists() and "category" in json.loads(path.read_text())
+    log = run.kept / run.case.expected_in(run.release).message_log
+    return path.exists() and log.exists() and "category" in json.loads(path.read_text())
 
 
 def _record(run: Run, site: Site) -> str:
@@ -112,10 +113,10 @@ def _shorten(text: str) -> str:
 def _expect_anew(run: Run) -> str:
     """Write `expect.json` for the kept logs; what is wrong with them, if anything."""
     path = run.kept / "expect.json"
-    if not path.exists():
+    expected = run.case.expected_in(run.release)
+    if not path.exists() or not (run.kept / expected.message_log).exists():
         return "was never recorded"
     code = json.loads(path.read_text())["exit_code"]
-    expected = run.case.expected_in(run.release)
     if (code == 0) != (expected.category is None):
         return f"ended with exit code {code}"
     console = (run.kept / "console.log").read_text(encoding="utf-8")
@@ -126,10 +127,8 @@ def _expect_anew(run: Run) -> str:
         return f"no line matches {expected.message!r} or one of {expected.also!r}"
     values = expected.model_dump(exclude={"message_log"})
     values |= {"message": message, "also": also, "exit_code": code}
-    values |= {"version": expected.version or _version(expected.file)}
-    values |= {
-        "file": _group(expected.file, console) if "(" in (expected.file or "") else expected.file
-    }
+    file = _file(expected, console)
+    values |= {"file": file, "version": expected.version or _version(file)}
     if isinstance(expected.line, str):
         values["line"] = int(_group(expected.line, console) or 0)
     values |= {"release": run.release, "bitbake": RELEASES[run.release]}
@@ -144,6 +143,14 @@ def _line_that_matches(pattern: str, text: str) -> str | None:
     lines = (line for line in text.splitlines() if pattern and re.search(pattern, line))
     found = next((_RESIDUE.sub("", line).strip() for line in lines), None)
     return found if pattern else ""
+
+
+def _file(expected: Expected, console: str) -> str | None:
+    """What the log prints, or the recipe as the file to open when it prints none."""
+    if expected.file is None and expected.task and expected.recipe:
+        recipe = re.escape(expected.recipe)
+        return _group(rf"ERROR: Task \((\S*/{recipe}_\S*\.bb):{expected.task}\)", console)
+    return _group(expected.file, console) if "(" in (expected.file or "") else expected.file
 
 
 def _group(pattern: str | None, text: str) -> str | None:
