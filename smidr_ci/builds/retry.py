@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -59,15 +61,32 @@ class Retries:
         return f"a damaged sstate object was set aside ({Path(match[1]).name})"
 
     def _set_aside(self, name: str) -> bool:
-        # The name comes from a log, which a recipe can write: it must stay inside of sstate.
-        if ".." in Path(name).parts:
+        """Move an object to `<sstate>/damaged/`; False when there is none of this name.
+
+        The name comes from a log, and builds can write to sstate: no symlink is followed.
+        """
+        *folders, base = Path(name).parts
+        if ".." in folders:
             return False
-        broken = self._sstate / name
-        if not broken.is_file() or not broken.resolve().is_relative_to(self._sstate.resolve()):
+        try:
+            with contextlib.ExitStack() as opened:
+                root = _open_directory(opened, str(self._sstate.resolve()))
+                source = root
+                for folder in folders:
+                    source = _open_directory(opened, folder, source)
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(_DAMAGED, dir_fd=root)
+                target = _open_directory(opened, _DAMAGED, root)
+                os.rename(base, base, src_dir_fd=source, dst_dir_fd=target)
+                with contextlib.suppress(FileNotFoundError):
+                    info = f"{base}.siginfo"
+                    os.rename(info, info, src_dir_fd=source, dst_dir_fd=target)
+        except OSError:
             return False
-        place = self._sstate / _DAMAGED
-        place.mkdir(exist_ok=True)
-        for path in (broken, broken.with_name(f"{broken.name}.siginfo")):
-            if path.is_file():
-                path.rename(place / path.name)
         return True
+
+
+def _open_directory(opened: contextlib.ExitStack, name: str, parent: int | None = None) -> int:
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
+    opened.callback(os.close, fd)
+    return fd
