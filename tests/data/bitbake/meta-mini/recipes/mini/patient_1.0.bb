@@ -2,6 +2,6 @@ SUMMARY = "Ends when a file says so"
 do_compile() {
     touch ${TOPDIR}/sleeping
     while [ ! -e ${TOPDIR}/go-on ]; do
-        sleep 0.1
+        sleep 2
     done
 }
