@@ -149,7 +149,7 @@ def _file(expected: Expected, console: str) -> str | None:
     """What the log prints, or the recipe as the file to open when it prints none."""
     if expected.file is None and expected.task and expected.recipe:
         recipe = re.escape(expected.recipe)
-        return _group(rf"ERROR: Task \((\S*/{recipe}_\S*\.bb):{expected.task}\)", console)
+        return _group(rf"ERROR: Task \((\S*/{recipe}(?:_\S*)?\.bb):{expected.task}\)", console)
     return _group(expected.file, console) if "(" in (expected.file or "") else expected.file
 
 
