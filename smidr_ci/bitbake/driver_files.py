@@ -13,7 +13,7 @@ from typing import Final
 
 from smidr_ci.files import as_host_error
 
-__all__ = ["driver_command", "install", "shell_command"]
+__all__ = ["driver_command", "install", "rebuilt_command", "shell_command"]
 
 _SOURCE: Final = Path(__file__).parent / "inside"
 _FOLDER: Final = "driver"
@@ -61,6 +61,11 @@ def _replace(fresh: Path, target: Path) -> None:
 def driver_command() -> tuple[str, ...]:
     """The container's command: no variable or user directory of the image reaches the driver."""
     return ("python3", "-E", "-s", f"/smidr/control/{_FOLDER}/driver.py")
+
+
+def rebuilt_command(bitbake: str, began: float) -> tuple[str, ...]:
+    """Explain in `rebuilt.jsonl` which tasks ran again since `began` (Unix time), and why."""
+    return (*driver_command(), "rebuilt", bitbake, f"{began:.3f}")
 
 
 def shell_command(command: Sequence[str]) -> tuple[str, ...]:

@@ -161,7 +161,7 @@ def test_fetch_only_fetches_and_builds_nothing(
     assert record["state"] == "completed"
     assert record["artifacts"] == []
     assert list((smidr.home / "downloads" / "git2").iterdir())
-    assert not list((smidr.home / "sstate-cache").rglob("sstate:*"))
+    assert not list((smidr.home / "sstate-cache").rglob("sstate:*.tgz"))
 
 
 def test_a_failed_build_names_recipe_task_and_cause(

@@ -247,7 +247,8 @@ def test_objects_come_from_a_read_only_mirror(
 def test_used_objects_are_marked_as_used(
     warm_site: Site, hello_project: HelloProject, wheel_bitbake: Path
 ) -> None:
-    objects = [path for path in warm_site.folder("sstate").rglob("*") if path.is_file()]
+    packed = list(warm_site.folder("sstate").rglob("*.tgz"))
+    objects = [*packed, *(path.with_name(path.name + ".siginfo") for path in packed)]
     for path in objects:
         os.utime(path, (1_600_000_000, 1_600_000_000))
     warm_site.run(hello_project, wheel_bitbake, "used")

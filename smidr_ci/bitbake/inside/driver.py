@@ -1,5 +1,7 @@
 """Start the driver: `python3 /smidr/control/driver/driver.py [shell [COMMAND...]]`.
 
+`rebuilt BITBAKE TIME` says instead why tasks of a build that is over ran again.
+
 `smidr_inside` beside this file is the package that smidr knows as `smidr_ci.bitbake.inside`.
 """
 
@@ -17,5 +19,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["shell"]:
         shell = importlib.import_module("smidr_inside.shell")
         sys.exit(shell.main(control, sys.argv[2:]))
+    if sys.argv[1:2] == ["rebuilt"]:
+        rebuilt = importlib.import_module("smidr_inside.rebuilt")
+        sys.exit(rebuilt.main(control, sys.argv[2:]))
     run = importlib.import_module("smidr_inside.run")
     sys.exit(run.main(control))

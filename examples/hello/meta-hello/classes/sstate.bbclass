@@ -69,6 +69,21 @@ def sstate_store(d, task, source):
                  "\"%s\" writable, or give the build another one"
                  % (task, error, d.getVar("SSTATE_DIR")))
 
+# What went into a task is kept for every task, so that a later build can say why it ran again.
+addhandler sstate_keep_signature
+sstate_keep_signature[eventmask] = "bb.build.TaskSucceeded"
+python sstate_keep_signature() {
+    task = e.data.getVar("BB_RUNTASK")
+    if task.endswith("_setscene") or e.data.getVarFlag(task, "nostamp"):
+        return
+    path = os.path.join(e.data.getVar("SSTATE_DIR"), sstate_own_object(e.data, task) + ".siginfo")
+    if not os.path.exists(path):
+        try:
+            bb.siggen.dump_this_task(path, e.data)
+        except OSError as error:
+            bb.debug(1, "no signature of %s is kept: %s" % (task, error))
+}
+
 def sstate_write_archive(path, source, mtime):
     """Pack a directory; the same content gives the same bytes."""
     import gzip, tarfile
