@@ -19,6 +19,7 @@ _MAX_RUNNING: Final = 4096
 _MAX_ERRORS: Final = 100
 _MAX_TEXT: Final = 4096
 _MAX_COUNT: Final = 2**53
+_KEPT: Final = frozenset({"errors", "warnings", "bitbake"})
 _FROM_WORKER: Final = {"pn": "pn", "pv": "pv", "logfile": "log"}
 
 
@@ -55,6 +56,8 @@ class Progress:
     failures: tuple[TaskFailure, ...] = ()
     errors: tuple[str, ...] = ()
     """First hundred texts of missing providers and of errors outside of tasks."""
+    warnings: int = 0
+    """Of all phases."""
     exit_code: int | None = None
     """Of the last phase that ended."""
 
@@ -86,7 +89,7 @@ def _phase(_: Progress, event: Event) -> _Changes:
     # A phase starts its own counting; failures of an earlier one can't be, it would be the last.
     fresh = Progress()
     kept = {"phase": _text(event, "phase"), "stage": "starting"}
-    counted = [name for name in Progress.__dataclass_fields__ if name not in {"errors", "bitbake"}]
+    counted = [name for name in Progress.__dataclass_fields__ if name not in _KEPT]
     return {**{name: getattr(fresh, name) for name in counted}, **kept}
 
 
@@ -226,8 +229,9 @@ def _tasks_summary(_: Progress, event: Event) -> _Changes:
 
 
 def _error(state: Progress, event: Event) -> _Changes:
-    is_from_task = bool(event.get("task"))
-    if is_from_task or event.get("level") == "warning" or len(state.errors) >= _MAX_ERRORS:
+    if event.get("level") == "warning":
+        return {"warnings": state.warnings + 1}
+    if event.get("task") or len(state.errors) >= _MAX_ERRORS:
         return {}
     return {"errors": (*state.errors, _text(event, "message"))}
 

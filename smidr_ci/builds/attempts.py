@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
 
 from smidr_ci.bitbake.parse_cache import cache_files
 from smidr_ci.bitbake.plan import CONTROL_FILES
@@ -14,8 +16,11 @@ from smidr_ci.builds.journal import Journal
 from smidr_ci.builds.model import BuildState, SstateFigures
 from smidr_ci.builds.outcome import Outcome, judge
 from smidr_ci.builds.preparation import Preparation, furnish
+from smidr_ci.builds.rebuilt import has_rebuilt, why_rebuilt
 from smidr_ci.builds.retry import Retries
+from smidr_ci.builds.strictness import judge_warnings
 from smidr_ci.cancel import CancelToken
+from smidr_ci.diagnosis.model import Finding
 from smidr_ci.workspaces.model import Workspace
 
 __all__ = ["run_attempts"]
@@ -24,7 +29,10 @@ __all__ = ["run_attempts"]
 def run_attempts(
     host: Host, prepared: Preparation, workspace: Workspace, journal: Journal, cancel: CancelToken
 ) -> Outcome:
-    """Build until it succeeds, fails for good or is cancelled; the record holds the findings."""
+    """Build until it succeeds, fails for good or is cancelled.
+
+    The record then holds the findings, and why tasks ran again.
+    """
     control = host.control_of(journal.record.build_id)
     spec, plan = furnish(host, prepared, workspace, control)
     journal.enter(BuildState.BUILDING)
@@ -35,21 +43,44 @@ def run_attempts(
         _keep_parse_cache(host, prepared, workspace, execution)
         journal.note(**_figures(execution.progress))
         outcome = judge(execution, cancel, ())
-        if outcome.state is not BuildState.FAILED:
+        if outcome.state is BuildState.CANCELLED:
             return outcome
-        from smidr_ci.builds.diagnose import diagnose_build  # noqa: PLC0415 - only a failure pays
+        has_failed = outcome.state is BuildState.FAILED
+        if has_failed or execution.progress.warnings:
+            outcome, found = _diagnosed(prepared, workspace, control, execution, journal, cancel)
+            again = retries.reason_to_retry(outcome, found) if has_failed else None
+            if again is not None:
+                journal.observer.note(f"trying again in {retries.delay_s:.0f} s: {again}")
+                cancel.wait(retries.delay_s)
+                cancel.raise_if_cancelled()
+                (control / CONTROL_FILES["result"]).unlink(missing_ok=True)
+                continue
+        if not cancel.is_cancelled and has_rebuilt(host, journal.record):
+            reasons = why_rebuilt(host, journal.record, spec, str(prepared.layers.bitbake))
+            journal.note(rebuilt=reasons)
+        return outcome
 
-        diagnosis = diagnose_build(prepared, workspace, control, execution, cancel)
-        diagnosis = at_its_target(prepared.request.project, diagnosis)
-        journal.note(findings=tuple(diagnosis.to_dict()["findings"]))
-        outcome = judge(execution, cancel, diagnosis.findings)
-        reason = retries.reason_to_retry(outcome, diagnosis.findings)
-        if reason is None:
-            return outcome
-        journal.observer.note(f"trying again in {retries.delay_s:.0f} s: {reason}")
-        cancel.wait(retries.delay_s)
-        cancel.raise_if_cancelled()
-        (control / CONTROL_FILES["result"]).unlink(missing_ok=True)
+
+def _diagnosed(
+    prepared: Preparation,
+    workspace: Workspace,
+    control: Path,
+    execution: Execution,
+    journal: Journal,
+    cancel: CancelToken,
+) -> tuple[Outcome, Sequence[Finding]]:
+    """Keep what the logs say, and judge by it."""
+    from smidr_ci.builds.diagnose import diagnose_build  # noqa: PLC0415 - only these builds pay
+
+    diagnosis = diagnose_build(prepared, workspace, control, execution, cancel)
+    diagnosis = at_its_target(prepared.request.project, diagnosis)
+    outcome = judge(execution, cancel, diagnosis.findings)
+    findings = diagnosis.findings
+    if outcome.state is BuildState.COMPLETED:
+        wanted = prepared.config.build.fail_on_warnings
+        outcome, findings = judge_warnings(wanted, execution.progress.warnings, findings)
+    journal.note(findings=tuple(asdict(finding) for finding in findings))
+    return outcome, findings
 
 
 def _keep_parse_cache(
@@ -70,6 +101,7 @@ def _figures(progress: Progress) -> Mapping[str, object]:
         "executed": progress.tasks_executed,
         "from_sstate": progress.tasks_from_sstate,
         "failed": len(progress.failures),
+        "warnings": progress.warnings,
     }
     sstate = progress.sstate
     figures = None

@@ -87,9 +87,11 @@ class BuildRecord:
     """Counts: total, executed, from_sstate, failed; recipes parsed and cached."""
     findings: tuple[Mapping[str, Any], ...] = ()
     artifacts: tuple[ArtifactRecord, ...] = ()
+    rebuilt: tuple[Mapping[str, Any], ...] = ()
+    """Why tasks ran again that an earlier build had done; see `reasons`."""
     workspace: str = ""
     """Host path of the workspace while it is kept."""
     owner_pid: int | None = None
     """Process that drives the build; its lock tells whether it lives."""
     is_summary: bool = False
-    """From a list: config text, layer commits, findings and artifacts were not loaded."""
+    """From a list: config text, layer commits, findings, artifacts and reasons were not loaded."""

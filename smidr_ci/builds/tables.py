@@ -33,7 +33,7 @@ from smidr_ci.errors import FailureKind
 
 __all__ = ["HEAD_REVISION", "builds", "details", "metadata", "record_from", "values_of"]
 
-HEAD_REVISION: Final = "0002"
+HEAD_REVISION: Final = "0003"
 """The newest revision in `migrations/versions`; compared on opening, so that Alembic stays out."""
 
 
@@ -101,6 +101,7 @@ details = Table(
     Column("layer_commits", JSON, nullable=False),
     Column("findings", JSON, nullable=False),
     Column("artifacts", JSON, nullable=False),
+    Column("rebuilt", JSON, nullable=False, server_default="[]"),
 )
 """The heavy part of a record, apart so that lists don't read over it."""
 
@@ -141,6 +142,7 @@ _PLAIN: Final[Mapping[str, Callable[[Any], object]]] = {
     "artifacts": _artifacts_plain,
     "sstate": lambda figures: figures and asdict(figures),
     "findings": lambda findings: [dict(finding) for finding in findings],
+    "rebuilt": lambda reasons: [dict(reason) for reason in reasons],
     "layer_commits": dict,
     "tasks": dict,
     "targets": list,
@@ -162,6 +164,7 @@ def record_from(row: Mapping[str, Any]) -> BuildRecord:
     if "artifacts" in row:
         values["artifacts"] = tuple(ArtifactRecord(*item) for item in row["artifacts"])
         values["findings"] = tuple(row["findings"])
+        values["rebuilt"] = tuple(row["rebuilt"])
     return BuildRecord(**values, is_summary="artifacts" not in row)
 
 

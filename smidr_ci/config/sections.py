@@ -30,6 +30,7 @@ from smidr_ci.config.values import (
     Slug,
     SubFolder,
     Target,
+    Warnings,
     Word,
 )
 
@@ -135,6 +136,8 @@ class Build(Model):
     fetch_first: Flag = False
     """Fetch all sources in a phase of its own, then build with BB_NO_NETWORK; a recipe that
     follows a branch (AUTOREV) can't be built like this."""
+    fail_on_warnings: Warnings = False
+    """Let a build with warnings fail: `true` for any, or categories, such as `[package-qa]`."""
     sstate: HostPath | None = None
     """Older name of `directories.sstate`."""
     tmp: HostPath | None = None

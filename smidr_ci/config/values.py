@@ -10,7 +10,15 @@ import re
 import shlex
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict, StringConstraints
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Strict,
+    StringConstraints,
+    Tag,
+)
 from pydantic import WithJsonSchema as Json
 
 from smidr_ci.config.environment import check_environment_names
@@ -38,6 +46,8 @@ __all__ = [
     "Slug",
     "SubFolder",
     "Target",
+    "WarningCategory",
+    "Warnings",
     "Word",
     "check_environment_names",
     "parse_size",
@@ -207,8 +217,19 @@ ConfValue = Annotated[
 Count = Annotated[int, Field(ge=1, le=4096), Strict(), Called("number")]
 PackageClass = Literal["rpm", "deb", "ipk", "tar"]
 
+WarningCategory = Literal[
+    "disk-space", "fetch", "layer-compat", "package-qa", "parse-error", "other"
+]
+"""Categories of the findings that diagnosis makes of warnings."""
+
 Flag = Annotated[bool, Strict()]
 """`true` or `false`; no string or number that happens to mean one."""
+
+Warnings = Annotated[
+    Annotated[Flag, Tag("flag")] | Annotated[tuple[WarningCategory, ...], Tag("list")],
+    Discriminator(lambda value: "list" if isinstance(value, list | tuple) else "flag"),
+]
+"""All or none of them, or those of these categories."""
 
 GitUrl = Annotated[str, AfterValidator(check_git_url), Json(GIT_URL_SCHEMA), Called("git URL")]
 """A URL that git may be given (see `giturl`)."""

@@ -57,6 +57,8 @@ class Bench:
     environ: dict[str, str] = field(default_factory=lambda: {"CI_TAG": "v1"})
     exit_code: int = 0
     """What BitBake ends with."""
+    warnings: tuple[str, ...] = ()
+    """Lines that BitBake prints on its console, each told as an event too."""
     clock: FakeClock = field(default_factory=FakeClock)
     _files: dict[str, str] = field(default_factory=dict)
 
@@ -114,6 +116,11 @@ class Bench:
         images.mkdir(parents=True)
         for name in ("image.wic", "image.manifest", "image.cpio.gz"):
             (images / name).write_text(name)
+        for name, lines in {
+            "console": self.warnings,
+            "events": [json.dumps({"event": "log", "level": "warning"}) for _ in self.warnings],
+        }.items():
+            (control / CONTROL_FILES[name]).write_text("".join(f"{line}\n" for line in lines))
         result = {"exit_code": self.exit_code, "phase": "build"}
         (control / CONTROL_FILES["result"]).write_text(json.dumps(result))
         return self.exit_code

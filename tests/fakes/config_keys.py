@@ -58,6 +58,7 @@ EXAMPLES: Mapping[str, Any] = {
     "build.parallel_make": 3,
     "build.bb_number_threads": 5,
     "build.fetch_first": True,
+    "build.fail_on_warnings": ["package-qa"],
     "build.sstate": "cache/sstate",
     "build.tmp": "cache/tmp",
     "build.deploy": "cache/deploy",

@@ -155,6 +155,15 @@ def chosen_bitbake(world: World, config: ProjectConfig) -> object:
     return json.loads(world.build(config).files["plan.json"])["bitbake"]
 
 
+def end_with_a_warning(world: World, config: ProjectConfig) -> object:
+    world.bench.warnings = ("WARNING: hello-1.0-r0 do_package: QA Issue: x [already-stripped]",)
+    try:
+        record = world.build(config).record
+    finally:
+        world.bench.warnings = ()
+    return record.state, record.failure_kind
+
+
 def image_of(world: World, config: ProjectConfig) -> object:
     return world.image(config.container, world.agent)
 
@@ -207,6 +216,7 @@ PROJECT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "build.image": lambda world, config: world.plan("targets")(config),
     "build.targets": lambda world, config: world.plan("targets")(config),
     "build.fetch_first": lambda world, config: world.plan("phases")(config),
+    "build.fail_on_warnings": end_with_a_warning,
     "build.sstate": lambda world, config: world.mounted("/smidr/sstate")(config),
     "build.tmp": lambda world, config: world.mounted("/smidr/build/tmp")(config),
     "build.deploy": lambda world, config: world.mounted("/smidr/deploy")(config),

@@ -1,0 +1,28 @@
+"""Which build came before another one."""
+
+from __future__ import annotations
+
+from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.store import BuildStore
+
+__all__ = ["previous_build"]
+
+_AMONG = 200
+
+
+def previous_build(store: BuildStore, record: BuildRecord) -> BuildRecord | None:
+    """The newest completed build before it with the same customer, project and targets.
+
+    One with the same config file wins: others may be for another machine. A summary, see
+    `BuildStore.list`.
+    """
+    earlier = store.list(
+        limit=_AMONG,
+        state=BuildState.COMPLETED,
+        customer=record.customer,
+        project=record.project,
+        before=record.build_id,
+    )
+    alike = [item for item in earlier if item.targets == record.targets]
+    same = (item for item in alike if item.config_path == record.config_path)
+    return next(same, alike[0] if alike else None)
