@@ -75,6 +75,9 @@ def build(
     )
     host.engine.warm_up()  # while git is waited for
     record = _run(host, request)
+    from smidr_ci.reports.summary import write_summary  # noqa: PLC0415 - not before the build
+
+    write_summary(host, record)
     with ignoring_a_closed_pipe():
         if as_json:
             print_json(record_as_dict(record))

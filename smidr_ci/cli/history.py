@@ -14,7 +14,7 @@ from smidr_ci.builds.logbook import LogReader, follow, lines_of, printable
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.reconcile import mark_interrupted_builds
 from smidr_ci.builds.views import record_as_dict, record_summary
-from smidr_ci.cli.options import customer_option, json_option
+from smidr_ci.cli.options import customer_option, json_option, remember_format
 from smidr_ci.cli.output import human_duration, local_time, print_columns, print_json
 from smidr_ci.cli.summary import print_findings, print_summary
 from smidr_ci.errors import UsageError
@@ -25,14 +25,28 @@ __all__ = ["list_builds", "logs", "status"]
 @click.command()
 @click.argument("build_id", metavar="[BUILD]", required=False)
 @customer_option
+@click.option(
+    "-f",
+    "--format",
+    "format_name",
+    type=click.Choice(["text", "markdown", "json"]),
+    default="text",
+    show_default=True,
+    callback=remember_format,
+    help="How to print it; markdown also says what differs from the build before.",
+)
 @json_option
-def status(build_id: str | None, customer: str | None, as_json: bool) -> None:
+def status(build_id: str | None, customer: str | None, format_name: str, as_json: bool) -> None:
     """Show one build: the newest, or the one whose id begins with BUILD."""
     host = Host.open()
     mark_interrupted_builds(host.store)
     record = _chosen(host, build_id, customer)
-    if as_json:
+    if as_json or format_name == "json":
         print_json(record_as_dict(record))
+    elif format_name == "markdown":
+        from smidr_ci.reports.summary import render_summary  # noqa: PLC0415 - only this pays
+
+        click.echo(render_summary(host, record), nl=False)
     else:
         print_summary(record, artifact_root=str(host.artifacts_of(record)))
         print_findings(record)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import click
 
-__all__ = ["CliState", "config_option", "customer_option", "json_option"]
+__all__ = ["CliState", "config_option", "customer_option", "json_option", "remember_format"]
 
 Command = TypeVar("Command", bound=Callable[..., object])
 
@@ -25,6 +25,12 @@ def _remember_json(ctx: click.Context, _param: click.Parameter, value: bool) -> 
     state = ctx.find_object(CliState)
     if state is not None and value:
         state.as_json = True
+    return value
+
+
+def remember_format(ctx: click.Context, _param: click.Parameter, value: str) -> str:
+    """The callback of a `--format`: `json` counts as `--json`, also for errors."""
+    _remember_json(ctx, _param, value == "json")
     return value
 
 

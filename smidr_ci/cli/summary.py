@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import click
 
 from smidr_ci.builds.model import BuildRecord, BuildState, SstateFigures, StageRecord
+from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.cli.output import human_duration, human_size, print_columns
 from smidr_ci.errors import FailureKind
 from smidr_ci.text import printable
@@ -42,6 +43,10 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
     figures = record.sstate
     if figures is not None:
         yield "Sstate", _sstate(figures)
+    for reason in record.rebuilt:
+        yield "Ran again", reason_sentence(reason)
+    if tasks.get("warnings"):
+        yield "Warnings", str(tasks["warnings"])
 
 
 def _recipes(tasks: Mapping[str, int]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from typing import Any, Final
 
@@ -115,6 +115,20 @@ class Finding:
     consequences: tuple[Consequence, ...] = ()
     consequence_count: int = 0
     """All of them; `consequences` holds the first few."""
+
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Finding:
+        """The finding that `Diagnosis.to_dict` or a build record holds as plain values."""
+        known = {item.name: raw[item.name] for item in fields(cls) if item.name in raw}
+        return cls(
+            **{
+                **known,
+                "category": Category(raw["category"]),
+                "severity": Severity(raw["severity"]),
+                "excerpt": tuple(ExcerptLine(**line) for line in raw.get("excerpt", ())),
+                "consequences": tuple(Consequence(**one) for one in raw.get("consequences", ())),
+            }
+        )
 
 
 @dataclass(frozen=True)

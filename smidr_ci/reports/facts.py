@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from smidr_ci.builds.model import BuildRecord, SstateFigures
+from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.diagnosis.model import Summary
 
 __all__ = ["BuildFacts", "ImageSize", "facts_of"]
@@ -26,6 +27,8 @@ class BuildFacts:
 
     title: str = ""
     result: str = ""
+    message: str = ""
+    """Why it failed, for when no log says it."""
     targets: tuple[str, ...] = ()
     stages: tuple[tuple[str, float], ...] = ()
     """Name and seconds."""
@@ -43,6 +46,7 @@ def facts_of(record: BuildRecord, previous: BuildRecord | None = None) -> BuildF
     return BuildFacts(
         title=f"{record.project}: {', '.join(record.targets)}",
         result=str(record.state),
+        message=record.failure_message,
         targets=record.targets,
         stages=tuple(
             (stage.name, (stage.ended - stage.started).total_seconds())
@@ -56,6 +60,7 @@ def facts_of(record: BuildRecord, previous: BuildRecord | None = None) -> BuildF
             for item in record.artifacts
         ),
         layer_commits=record.layer_commits,
+        rebuilt=tuple(reason_sentence(reason) for reason in record.rebuilt),
     )
 
 

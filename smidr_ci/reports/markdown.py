@@ -46,7 +46,8 @@ def _head(diagnosis: Diagnosis, facts: BuildFacts) -> str:
     result = facts.result or ("failed" if failed else "")
     title = facts.title or "BitBake build"
     lines = [f"### {inline(title)}{': ' + inline(result) if result else ''}", ""]
-    lines.append(f"**{inline(headline(diagnosis))}**")
+    is_told = failed or not facts.message
+    lines.append(f"**{inline(headline(diagnosis) if is_told else facts.message, 2000)}**")
     return "\n".join(lines) + "\n"
 
 
@@ -109,7 +110,7 @@ def _sstate(diagnosis: Diagnosis, facts: BuildFacts) -> str:
     before = facts.previous_sstate
     if before is not None and before.wanted:
         text = f"{text}; previous build: {_reused(before)}"
-    reasons = "".join(f"* {inline(reason)}\n" for reason in facts.rebuilt[:_ROWS])
+    reasons = "".join(f"* Ran again: {inline(reason, 1000)}\n" for reason in facts.rebuilt[:_ROWS])
     return f"{text}.\n{reasons}"
 
 
