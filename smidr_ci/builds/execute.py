@@ -77,7 +77,7 @@ class Executor:
             if news and now - shown >= _PROGRESS_S:
                 progressed(progress)
                 shown = now
-        progress = progress.fold(events.read())
+        progress = progress.fold(events.drain())
         progressed(progress)
         result = read_result(control / CONTROL_FILES["result"])
         return Execution(waiter.outcome(), result, progress, ladder.is_overdue)
