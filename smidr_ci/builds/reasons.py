@@ -28,7 +28,7 @@ _SHOWN: Final = 120
 _TEXTS: Final = ("recipe", "task", "kind", "name", "how", "old", "new", "text")
 _NEEDED: Final = ("recipe", "task", "kind")
 _SECRET: Final = re.compile(r"token|secret|passw|credential|private|api_?key", re.IGNORECASE)
-_LAYERS: Final = re.compile(r"^/smidr/layers/")
+_LAYERS: Final = re.compile(r"^(?:/smidr/layers/|\./)")
 
 
 def read_reasons(path: Path) -> tuple[Mapping[str, Any], ...]:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from smidr_ci.builds.model import BuildRecord, SstateFigures
 from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.diagnosis.model import Summary
 
 __all__ = ["BuildFacts", "ImageSize", "facts_of"]
+
+_STAMP: Final = re.compile(r"(?<!\d)20\d{12}(?!\d)")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,8 @@ class BuildFacts:
 
 def facts_of(record: BuildRecord, previous: BuildRecord | None = None) -> BuildFacts:
     """The facts that the records of two builds hold."""
-    old_sizes = {item.path: item.size_bytes for item in previous.artifacts} if previous else {}
+    old = previous.artifacts if previous else ()
+    old_sizes = {_undated(item.path): item.size_bytes for item in old}
     return BuildFacts(
         title=f"{record.project}: {', '.join(record.targets)}",
         result=str(record.state),
@@ -56,12 +61,17 @@ def facts_of(record: BuildRecord, previous: BuildRecord | None = None) -> BuildF
         sstate=record.sstate,
         previous_sstate=previous.sstate if previous else None,
         images=tuple(
-            ImageSize(item.path, item.size_bytes, old_sizes.get(item.path))
+            ImageSize(item.path, item.size_bytes, old_sizes.get(_undated(item.path)))
             for item in record.artifacts
         ),
         layer_commits=record.layer_commits,
         rebuilt=tuple(reason_sentence(reason) for reason in record.rebuilt),
     )
+
+
+def _undated(path: str) -> str:
+    """OE-Core puts the time of the build into names of images (IMAGE_VERSION_SUFFIX)."""
+    return _STAMP.sub("", path)
 
 
 def sstate_of(summary: Summary) -> SstateFigures | None:

@@ -121,3 +121,4 @@ def test_each_build_leaves_a_summary(smidr: Smidr) -> None:
     assert text.startswith("### hello&#58; hello-image: completed")
     assert "| images/hello-x86/hello-image-hello-x86.cpio.gz |" in text
     assert "| same |" in text
+    assert smidr("status", "--format", "json").json["build_id"] == record["build_id"]

@@ -27,6 +27,10 @@ def read(tmp_path: Path, *lines: object) -> tuple[Any, ...]:
             "hello:do_compile, because file meta/files/a.c changed",
         ),
         (
+            {"kind": "file", "name": "./a.c"},
+            "hello:do_compile, because file a.c changed",
+        ),
+        (
             {"kind": "variable", "name": "CFLAGS", "old": "-O1", "new": "-O2"},
             "hello:do_compile, because variable CFLAGS changed from '-O1' to '-O2'",
         ),
