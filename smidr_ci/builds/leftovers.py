@@ -40,7 +40,7 @@ def find_leftovers(host: Host) -> list[Leftover]:
 
 def _is_owned(host: Host, handle: Handle) -> bool:
     # A shell's container ends with its terminal, and carries no build's claim.
-    return handle.role != "build" or host.store.is_owned(handle.build_id)
+    return handle.role not in {"build", "rebuilt"} or host.store.is_owned(handle.build_id)
 
 
 def _workspaces(host: Host) -> WorkspaceStore:
