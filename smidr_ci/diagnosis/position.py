@@ -23,6 +23,16 @@ _METADATA: Final = re.compile(
     r'^\s{0,8}File "(?P<file>/[^"\s]{1,500}\.(?:bb|bbappend|bbclass|inc|conf))"'
     r", line (?P<line>\d{1,7})"
 )
+_STACK: Final = re.compile(
+    r"^File: '(?P<file>/[^']{1,500}\.(?:bb|bbappend|inc))', lineno: (?P<line>\d{1,7}), function: "
+)
+_STACK_START: Final = "The stack trace of python calls"
+_STACK_LINES: Final = 100
+_FRAME: Final = re.compile(
+    r'^\s{2,8}File "(?P<file>/[^"\s]{1,300}/work/[^/"\s]{1,80}/[^/"\s]{1,120}/[^"\s]{1,400})"'
+    r", line (?P<line>\d{1,7})"
+)
+_RAISED: Final = re.compile(r"^(?:[a-zA-Z_]\w{0,40}\.){0,5}[A-Z]\w{0,60}(?:Error|Exception): ")
 _LINES: Final = 14
 
 
@@ -31,6 +41,10 @@ def source_position(hit: Hit, groups: Mapping[str, str]) -> dict[str, str]:
     known = dict(groups)
     if "file" not in known and _SYNTAX.match(hit.text.body):
         return known | _metadata_position(hit)
+    if "file" not in known and hit.text.body.startswith("Exception: "):
+        return known | _recipe_position(hit)
+    if "file" not in known and _RAISED.match(hit.text.body):
+        return known | _script_position(hit)
     if not _FOREIGN.search(known.get("file", "")):
         return known
     included: re.Match[str] | None = None
@@ -46,6 +60,26 @@ def source_position(hit: Hit, groups: Mapping[str, str]) -> dict[str, str]:
 def _metadata_position(hit: Hit) -> dict[str, str]:
     for near in reversed(hit.before(6)):
         if match := _METADATA.match(near.text.body):
+            return match.groupdict()
+    return {}
+
+
+def _recipe_position(hit: Hit) -> dict[str, str]:
+    """The deepest line of a recipe in BitBake's own kind of traceback."""
+    for near in reversed(hit.before(_STACK_LINES)):
+        if near.text.body.startswith(_STACK_START):
+            break
+        if match := _STACK.match(near.text.body):
+            return match.groupdict()
+    return {}
+
+
+def _script_position(hit: Hit) -> dict[str, str]:
+    """The deepest line of the recipe's source in a traceback of a program it runs."""
+    for near in reversed(hit.before(_LINES)):
+        if near.text.body.startswith("Traceback "):
+            break
+        if (match := _FRAME.match(near.text.body)) and not _FOREIGN.search(match["file"]):
             return match.groupdict()
     return {}
 

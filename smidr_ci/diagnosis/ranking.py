@@ -98,6 +98,8 @@ def _task_decides(failure: Failure, item: Evidence, by_task: Category) -> bool:
         return item.weight < Weight.ROOT
     if item.rule.by_task or category is Category.OTHER:
         return True
+    if by_task is Category.LICENSE and category is Category.PACKAGE_QA:
+        return True
     if category in _TOOLCHAIN:
         return by_task is Category.CONFIGURE
     return category is Category.PYTHON_EXCEPTION and _is_tool(failure, item)
@@ -105,9 +107,14 @@ def _task_decides(failure: Failure, item: Evidence, by_task: Category) -> bool:
 
 def _is_tool(failure: Failure, item: Evidence) -> bool:
     # What runs in a shell task, or is printed in its log, is the package's code, not BitBake's.
+    if item.rule.name in _OF_BITBAKE and not item.in_block and item.log == "console":
+        return False
     shell = ("do_configure", "do_compile", "do_install")
     return item.in_block or (failure.task or "").startswith(shell)
 
+
+_OF_BITBAKE: Final = frozenset({"python-exception-bitbake", "python-exception-repr"})
+"""How BitBake itself prints the exception of a Python task."""
 
 _FIRST: Final = {
     Category.LAYER_COMPAT: 0,
@@ -129,7 +136,7 @@ def order_of(failure: Failure) -> tuple[int, int, int]:
     if failure.task and failure.task.endswith(_SETSCENE):
         return (7, 0, failure.order)
     if item is not None and item.weight < Weight.FRAME and not failure.task:
-        return (10, 0, failure.order)
+        return (12, 0, failure.order)
     if item is None or item.weight <= Weight.ECHO:
         return (5 if failure.task else 7, 0, failure.order)
     if failure.category is None:

@@ -38,7 +38,7 @@ RARE_NEEDLES: Final[tuple[bytes, ...]] = (
     b"DSO missing", b"BackendUnavailable", b"unexpected relocation",
     b"Go files", b"Go source files", b"nvalid option", b"undeclared",
     b"bytes too large", b"nspecified", b"requires ", b"unknown option",
-    b"function do_", b"etrying server",
+    b"function do_", b"etrying server", b"locale setting",
 )  # fmt: skip
 """Searched only in the first megabytes and where an ERROR is near: causes without a loud word."""
 

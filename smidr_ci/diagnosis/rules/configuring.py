@@ -104,7 +104,8 @@ RULES: Final = (
         r"CMake Error(?: at (?P<file>[^\s:]{1,400}):(?P<line>\d{1,7}))? \((?P<command>[\w]{1,80})\):",
         ("CMake Error at",),
         Weight.CAUSE + 4,
-        next_line=r"^\s{1,3}(?!.{0,300}Traceback \(most)\S",
+        next_line=r"^\s{1,3}(?!.{0,300}Traceback \(most|By not providing \"|asked CMake to find|"
+        r"(?:\"[^\"]{1,100}\", )?(?:but )?CMake did not find one)\S",
         next_within=40,
         hint="CMake stops here ({command}): add the recipe that brings what it looks for to "
         "DEPENDS, or set the option in EXTRA_OECMAKE.",

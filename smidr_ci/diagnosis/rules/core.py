@@ -129,6 +129,7 @@ RULES: Final = (
         "core-server",
         Category.SERVER,
         r"(?:Unable to use hash equivalence server|Failed to (?:start|connect to) .{0,40}server|Unable to start PR [Ss]erver|"
+        r"PRservice \S{1,200} not available|"
         r"Idle thread terminated|process \(\S{1,20}\) exited unexpectedly|Gave up; Too many tries|"
         r"OEEquivHash requires BB_HASHSERVE|Undefined/incorrect PRSERV_HOST|"
         r"Only one copy of bitbake should be run against a build directory|"
@@ -137,6 +138,7 @@ RULES: Final = (
             "hash equivalence",
             "server",
             "PR ",
+            "PRservice",
             "Idle thread",
             "unexpectedly",
             "Gave up",

@@ -111,6 +111,17 @@ RULES: Final = (
         "are in the task's log.",
     ),
     Rule(
+        "fetch-git-gone",
+        Category.FETCH,
+        r"^(?:fatal|remote|ERROR): (?:error: )?(?:'.{1,400}' does not appear to be a git repository|"
+        r"repository '.{1,400}' (?:does not exist|not found)|Repository not found|"
+        r"(?:[Cc]ouldn't find remote ref|Remote branch) .{1,300})",
+        ("does not appear", "epository", "remote ref", "Remote branch"),
+        Weight.CAUSE + 4,
+        hint="There is no such repository or branch (or this host may not see it): correct the URL "
+        "or branch in SRC_URI.",
+    ),
+    Rule(
         "fetch-git-fatal",
         Category.FETCH,
         r"^(?:fatal|error|remote: (?:error|fatal)): (?!not a git repository|ambiguous argument)(?P<what>.{3,400})",
@@ -137,9 +148,8 @@ RULES: Final = (
     Rule(
         "fetch-ssh",
         Category.FETCH,
-        r"(?:Permission denied \(publickey|Host key verification failed|"
-        r"Could not read from remote repository|no matching host key type)",
-        ("publickey", "Host key verification", "Could not read from remote", "host key type"),
+        r"(?:Permission denied \(publickey|Host key verification failed|no matching host key type)",
+        ("publickey", "Host key verification", "host key type"),
         Weight.CAUSE + 5,
         hint="The build has no valid SSH key or known_hosts entry for this server.",
     ),
@@ -156,6 +166,16 @@ RULES: Final = (
         "branch= or SRCREV.",
     ),
     Rule(
+        "fetch-http-gone",
+        Category.FETCH,
+        r"ERROR (?P<status>4(?!08|2[59])\d\d): (?P<what>.{1,80})",
+        ("ERROR 4",),
+        Weight.CAUSE + 3,
+        where=Where.OUTPUT,
+        hint="The server answers {status}: the file has moved or is gone; correct SRC_URI or add a "
+        "mirror.",
+    ),
+    Rule(
         "fetch-http-status",
         Category.FETCH,
         r"ERROR (?P<status>[45]\d\d): (?P<what>.{1,80})",
@@ -163,8 +183,7 @@ RULES: Final = (
         Weight.CAUSE + 3,
         where=Where.OUTPUT,
         retryable=True,
-        hint="The server answers {status}: the file has moved or is gone; correct SRC_URI or add a "
-        "mirror.",
+        hint="The server answers {status}, which may pass: try again later or add a mirror.",
     ),
     Rule(
         "fetch-wget",

@@ -123,6 +123,18 @@ RULES: Final = (
         hint="A Python function of a class or recipe failed; the stack above names file and line.",
     ),
     Rule(
+        "python-exception-repr",
+        Category.PYTHON_EXCEPTION,
+        r"^(?:OS|IO|Permission|FileNotFound|FileExists|IsADirectory|NotADirectory|Key|Value|Type|"
+        r"Attribute|Index|Name|UnboundLocal|Runtime|Assertion|Import|ModuleNotFound|BrokenPipe|"
+        r"ConnectionReset|ConnectionRefused|Timeout|UnicodeDecode|UnicodeEncode|Recursion)"
+        r"Error\(.{0,800}\)$",
+        ("Error(",),
+        Weight.CAUSE,
+        where=Where.MESSAGE,
+        hint="Python code of BitBake or of a class failed; the task's log has the traceback.",
+    ),
+    Rule(
         "python-command-failed",
         Category.PYTHON_EXCEPTION,
         r"^(?:Exception: )?(?:bb\.process\.ExecutionError|(?:subprocess\.)?CalledProcessError|(?:bb\.build\.)?FuncFailed): (?P<what>.{1,600})",

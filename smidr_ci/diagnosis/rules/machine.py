@@ -112,6 +112,16 @@ RULES: Final = (
         stands_alone=True,
     ),
     Rule(
+        "sanity-old-configuration",
+        Category.SANITY,
+        r"Your version of (?P<name>[\w.]{1,40}\.conf) (?:was generated from|has the wrong version|is too old)",
+        ("Your version of",),
+        Weight.ROOT,
+        hint="{name} in the build directory comes from another release: merge the changes of the "
+        "sample and set its version number (or remove the number's line).",
+        stands_alone=True,
+    ),
+    Rule(
         "network-uninative",
         Category.SANITY,
         r"(?:Fetcher failure for URL: '.{1,200}'\. )?(?:URL \S{1,200} doesn't work|Please ensure your host's network is configured correctly|"

@@ -12,6 +12,12 @@ __all__ = ["RULES"]
 _SOURCE: Final = r"(?P<file>(?:\.{0,2}/)?[\w.+@%~<>/,=-][^\s:()'\"]{0,400}?):(?P<line>\d{1,7})"
 _START: Final = r"^\s{0,8}(?:\[[\d/ %]{1,16}\] )?"
 
+_SECTION: Final = (
+    r"(?:(?<![^\s:])(?P<file>[^\s:()]{1,400}\.(?:c|cc|cpp|cxx|C|c\+\+|s|S|m|f|f90|rs)):"
+    r"\(\.[\w.$*+-]{1,200}\): )?"
+)
+"""The source that the linker names with a section instead of a line."""
+
 RULES: Final = (
     Rule(
         "compiler-missing-header",
@@ -73,7 +79,7 @@ RULES: Final = (
     Rule(
         "linker-undefined",
         Category.LINK,
-        r"undefined (?:reference|symbol)s? ?(?:to|:)? ?[`'\"]?(?P<symbol>[^'`\"\n]{0,300})",
+        rf"{_SECTION}undefined (?:reference|symbol)s? ?(?:to|:)? ?[`'\"]?(?P<symbol>[^'`\"\n]{{0,300}})",
         ("undefined reference", "undefined symbol", "ndefined symbols"),
         Weight.CAUSE + 4,
         hint="{symbol} is in none of the linked libraries: a library is missing from DEPENDS or "
@@ -105,7 +111,7 @@ RULES: Final = (
     Rule(
         "linker-multiple-definition",
         Category.LINK,
-        r"multiple definition of [`'](?P<symbol>[^'`]{1,200})",
+        rf"{_SECTION}multiple definition of [`'](?P<symbol>[^'`]{{1,200}})",
         ("multiple definition of",),
         Weight.CAUSE + 4,
         hint="{symbol} is defined in two object files; with gcc 10 and newer add extern to the "
