@@ -10,6 +10,7 @@ SMIDR_TEST_BITBAKE name them, the public ones are cloned otherwise. The image is
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
@@ -26,7 +27,8 @@ sys.path.insert(0, str(_ROOT))
 from tools.failure_builds import DATA, Run, Site  # noqa: E402 - needs the path above
 from tools.failure_cases import RELEASES, Expected, read_cases  # noqa: E402 - needs the path above
 
-_MAX_BYTES: Final = 60_000
+_MAX_SIZE: Final = 50_000
+_MAX_LINE: Final = 6_000
 
 
 def main(arguments: list[str]) -> int:
@@ -102,12 +104,26 @@ def _keep_logs(run: Run) -> None:
 
 
 def _shorten(text: str) -> str:
-    """Shorten a long log in its middle, always at the same places."""
-    if len(text.encode()) <= _MAX_BYTES:
-        return text
-    lines = text.splitlines(keepends=True)
-    head, tail = lines[:150], lines[-350:]
-    return "".join([*head, f"[{len(lines) - 500} lines left out]\n", *tail])
+    """Leave out the middle of a long log, and of a long line: always at the same places."""
+    lines = [_cut(line) for line in text.splitlines(keepends=True)]
+    if sum(map(len, lines)) <= _MAX_SIZE:
+        return "".join(lines)
+    head = _fitting(lines, _MAX_SIZE // 2)
+    tail = _fitting(lines[::-1], _MAX_SIZE // 2)
+    left_out = len(lines) - len(head) - len(tail)
+    return "".join([*head, f"[{left_out} lines left out]\n", *tail[::-1]])
+
+
+def _cut(line: str) -> str:
+    if len(line) <= _MAX_LINE:
+        return line
+    half = _MAX_LINE // 2
+    return f"{line[:half]}[{len(line) - _MAX_LINE} characters left out]{line[-half:]}"
+
+
+def _fitting(lines: list[str], size: int) -> list[str]:
+    sizes = itertools.accumulate(map(len, lines))
+    return [line for line, total in zip(lines, sizes, strict=True) if total <= size]
 
 
 def _expect_anew(run: Run) -> str:

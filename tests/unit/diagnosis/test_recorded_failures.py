@@ -14,7 +14,20 @@ from smidr_ci.diagnosis.model import Diagnosis, DiagnosisContext, Finding, Sever
 
 _FAILURES: Final = Path(__file__).parents[2] / "data" / "failures"
 
-KNOWN_WRONG: Final[dict[str, str]] = {}
+_PATCH: Final = "the patch is named without the directory that the log prints"
+_VERSION: Final = "a layer's version that another layer needs is not recognised"
+_STRIP: Final = "the message is the headline, not what strip says under it"
+
+KNOWN_WRONG: Final[dict[str, str]] = {
+    "layer-dependency-version-kirkstone": _VERSION,
+    "layer-dependency-version-wrynose": _VERSION,
+    "packaging-strip-fails-scarthgap": _STRIP,
+    "packaging-strip-fails-wrynose": _STRIP,
+    "patch-already-applied-wrynose": _PATCH,
+    "patch-hunk-failed-wrynose": _PATCH,
+    "patch-malformed-wrynose": _PATCH,
+    "patch-of-another-file-wrynose": _PATCH,
+}
 """Recordings whose diagnosis is wrong today, and how; a fixed one must be taken out."""
 
 
@@ -81,7 +94,7 @@ def test_recorded_failure_is_diagnosed(folder: Path) -> None:
 
 
 def test_recordings_are_small_and_hold_nothing_of_the_recording_machine() -> None:
-    machine = re.compile(r"/(?:work|root|home/\w+)/(?:main|\.|shared)|/tmp/(?!pseudo)\w+/\w+")
+    machine = re.compile(r"/(?:work|root|home/\w+)/(?:main|\.|shared)|(?<!build)/tmp/\w+/\w+")
     for path in _FAILURES.rglob("*"):
         if path.is_file():
             text = path.read_text()
