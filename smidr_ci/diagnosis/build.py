@@ -89,8 +89,17 @@ def _patch_of(failure: Failure, item: Evidence) -> str | None:
     lines += [line.text for line in item.excerpt if line.number <= item.number]
     for text in lines:
         if match := _PATCH.search(text):
-            return match[0]
+            return _applied(lines, match[0])
     return None
+
+
+_APPLIED: Final = re.compile(r"Applying patch '(/[^']{1,500})'")
+
+
+def _applied(lines: Sequence[str], name: str) -> str:
+    """The patch with its folder: releases since 2025 print that, if only in one line."""
+    paths = (match[1] for text in lines if (match := _APPLIED.search(text)))
+    return next((path for path in paths if path.endswith(f"/{name}")), name)
 
 
 def _asker(failure: Failure, name: RecipeName | None) -> RecipeName | None:
@@ -289,6 +298,7 @@ def _explains(cause: Finding, other: Finding) -> bool:
         "parse-unable-to-parse",
         "unbuildable-target",
         "server-start",
+        "core-shell-code",
     }:
         return True
     if cause.category in {Category.LAYER_COMPAT, Category.LAYER_DEPENDENCY, Category.SANITY}:

@@ -38,7 +38,7 @@ RULES: Final = (
         Category.PARSE_ERROR,
         r"(?:The classname \S{1,200} contains a dash|Overrides could not be expanded into a stable|"
         r"Configuration has been re-parsed over|BBFILES_DYNAMIC entries must be|"
-        r"Exception during parse: |Error during parse shell code|"
+        r"Exception during parse: |"
         r"Invalid value for '\w{1,20}' parameter|Undefined event handler function|"
         r"T variable not set|The following variable\(s\) were not set|"
         r"(?:Error parsing|Invalid) LAYER(?:DEPENDS|RECOMMENDS))",
@@ -53,6 +53,25 @@ RULES: Final = (
             "not set",
         ),
         "BitBake can't use this piece of metadata; the line names it.",
+    ),
+    _refusal(
+        "core-shell-code",
+        Category.PARSE_ERROR,
+        r"Error during parse shell code",
+        ("parse shell code",),
+        "The shell code of a task or function of this recipe can't be parsed; the lines below "
+        "are its last.",
+        Weight.SIGN,
+    ),
+    Rule(
+        "core-shell-syntax",
+        Category.PARSE_ERROR,
+        r"^(?:bb\.pysh\.)?(?:sherrors\.)?ShellSyntaxError: (?P<what>.{1,300})",
+        ("ShellSyntaxError",),
+        Weight.DETAIL,
+        hint="BitBake can't parse the shell code of a task of this recipe at this word: look for "
+        "an unfinished for, if, case or quote before it.",
+        stands_alone=True,
     ),
     _refusal(
         "core-fragment",

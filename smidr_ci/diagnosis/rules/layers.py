@@ -35,7 +35,7 @@ RULES: Final = (
     Rule(
         "layer-depends",
         Category.LAYER_DEPENDENCY,
-        r"Layer '?(?P<layername>[^\s']{1,120})'? depends on (?:version (?P<version_needed>\S{1,20}) of )?"
+        r"Layer '?(?P<layername>[^\s']{1,120})'? depends on (?:version (?P<version_needed>(?:[<>=]{1,2} )?\S{1,20}) of )?"
         r"layer '?(?P<missing>[^\s',]{1,120})'?, but (?:this layer is not enabled|version|it is not)",
         ("depends on layer", "depends on version"),
         Weight.ROOT,

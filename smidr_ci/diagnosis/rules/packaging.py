@@ -68,6 +68,17 @@ RULES: Final = (
         "the test).",
     ),
     Rule(
+        "packaging-subprocess",
+        Category.PACKAGING,
+        r"Fatal errors occurred in subprocesses",
+        ("occurred in subprocesses",),
+        Weight.LIKELY + 2,
+        next_line=r"^Subprocess output:\s?\S",
+        next_within=8,
+        hint="A tool that packaging runs on files of the recipe failed; the line has its message.",
+        by_task=True,
+    ),
+    Rule(
         "qa-issue",
         Category.PACKAGE_QA,
         r"QA Issue: ?(?P<what>.{0,3000}?)(?: \[(?P<tag>[\w.-]{2,40})\])?$",
