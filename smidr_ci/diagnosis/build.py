@@ -18,6 +18,7 @@ from smidr_ci.diagnosis.model import (
     Severity,
 )
 from smidr_ci.diagnosis.names import RecipeName, from_work_path
+from smidr_ci.diagnosis.patches import patch_of
 from smidr_ci.diagnosis.ranking import best_evidence, category_of, order_of
 from smidr_ci.diagnosis.refine import Warnings, refine
 from smidr_ci.diagnosis.rules.base import Weight
@@ -71,35 +72,13 @@ def _finding(failure: Failure, warnings: Warnings, context: DiagnosisContext) ->
         return _unexplained(failure, category, name, context)
     file = failure.recipe_file
     if category is Category.PATCH:
-        file = _patch_of(failure, item) or file
+        file = patch_of(failure, item) or file
     owner = (failure.task, file, failure.task_log)
     finding = _make(item, category, Severity.ERROR, name, owner, context)
     if finding.layer is None and category is Category.PATCH:
         place = place_of(failure.recipe_file, context.layers)
         finding = replace(finding, layer=place.layer, repo_path=place.repo_path)
     return finding
-
-
-_PATCH: Final = re.compile(r"(?<![\w./+-])[\w.+-]{1,200}\.(?:patch|diff)\b")
-
-
-def _patch_of(failure: Failure, item: Evidence) -> str | None:
-    """The patch that does not apply, named in a line near the one that says why."""
-    lines = [item.message, *(known.message for known in failure.evidence)]
-    lines += [line.text for line in item.excerpt if line.number <= item.number]
-    for text in lines:
-        if match := _PATCH.search(text):
-            return _applied(lines, match[0])
-    return None
-
-
-_APPLIED: Final = re.compile(r"Applying patch '(/[^']{1,500})'")
-
-
-def _applied(lines: Sequence[str], name: str) -> str:
-    """The patch with its folder: releases since 2025 print that, if only in one line."""
-    paths = (match[1] for text in lines if (match := _APPLIED.search(text)))
-    return next((path for path in paths if path.endswith(f"/{name}")), name)
 
 
 def _asker(failure: Failure, name: RecipeName | None) -> RecipeName | None:
@@ -310,6 +289,8 @@ def _explains(cause: Finding, other: Finding) -> bool:
         )
     if cause.category is Category.MISSING_PROVIDER:
         return other.category is Category.MISSING_PROVIDER and other.recipe == cause.recipe
-    if cause.category is Category.TASKHASH:
-        return other.category is Category.TASKHASH
-    return False
+    if cause.category is Category.TIMEOUT:
+        return other.category is Category.CANCELLED
+    if cause.category in {Category.TASKHASH, Category.DISK_SPACE}:
+        return other.category is cause.category
+    return cause.task is None and (other.message, other.task) == (cause.message, None)

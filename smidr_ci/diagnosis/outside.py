@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
-from smidr_ci.diagnosis.model import Category, DiagnosisContext, Finding, Severity
+from smidr_ci.diagnosis.model import Category, Consequence, DiagnosisContext, Finding, Severity
 
 __all__ = ["apply_outside_facts"]
 
@@ -25,16 +25,21 @@ def apply_outside_facts(findings: list[Finding], context: DiagnosisContext) -> l
     errors = [item for item in findings if item.severity is Severity.ERROR]
     known = {item.category for item in errors}
     if context.timed_out and Category.TIMEOUT not in known:
-        text = "The build ran into its time limit and was stopped"
-        return [
-            _made(Category.TIMEOUT, text, "Raise the time limit, or share the caches."),
-            *findings,
-        ]
+        return _blame_time(findings)
     if context.cancelled and not errors:
         return [_made(Category.CANCELLED, "The build was cancelled", "Somebody stopped the build.")]
     if context.oom_kills and Category.OUT_OF_MEMORY not in known:
         return _blame_memory(findings)
     return findings
+
+
+def _blame_time(findings: list[Finding]) -> list[Finding]:
+    text = "The build ran into its time limit and was stopped"
+    cause = _made(Category.TIMEOUT, text, "Raise the time limit, or share the caches.")
+    stops = [item for item in findings if item.category is Category.CANCELLED]
+    told = tuple(Consequence(item.message) for item in stops)
+    rest = [item for item in findings if item.category is not Category.CANCELLED]
+    return [replace(cause, consequences=told, consequence_count=len(told)), *rest]
 
 
 def _blame_memory(findings: list[Finding]) -> list[Finding]:

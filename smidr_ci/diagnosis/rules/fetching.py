@@ -113,9 +113,9 @@ RULES: Final = (
     Rule(
         "fetch-git-gone",
         Category.FETCH,
-        r"^(?:fatal|remote|ERROR): (?:error: )?(?:'.{1,400}' does not appear to be a git repository|"
-        r"repository '.{1,400}' (?:does not exist|not found)|Repository not found|"
-        r"(?:[Cc]ouldn't find remote ref|Remote branch) .{1,300})",
+        r"^(?:fatal: (?:'.{1,400}' does not appear to be a git repository|"
+        r"repository '.{1,400}' (?:does not exist|not found)|(?:remote error: )?Repository not found|"
+        r"(?:[Cc]ouldn't find remote ref|Remote branch) .{1,300})|Repository not found\.$)",
         ("does not appear", "epository", "remote ref", "Remote branch"),
         Weight.CAUSE + 4,
         hint="There is no such repository or branch (or this host may not see it): correct the URL "
