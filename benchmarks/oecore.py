@@ -15,7 +15,6 @@ __all__ = ["ENTER", "is_given", "oe_core_site"]
 
 _VARIABLES: Final = {"openembedded-core": "SMIDR_TEST_OE_CORE", "bitbake": "SMIDR_TEST_BITBAKE"}
 _IMAGE: Final = "SMIDR_TEST_OE_IMAGE"
-_DEFAULT_IMAGE: Final = "smidr-oe-test:bookworm"
 ENTER: Final = (
     ". /smidr/layers/openembedded-core/oe-init-build-env /smidr/build /smidr/layers/bitbake"
     " >/dev/null && export LANG=C.UTF-8"
@@ -25,7 +24,7 @@ BBPATH .= ":${LAYERDIR}"
 BBFILES += "${LAYERDIR}/recipes/*/*.bb"
 BBFILE_COLLECTIONS += "benchmark"
 BBFILE_PATTERN_benchmark = "^${LAYERDIR}/"
-LAYERSERIES_COMPAT_benchmark = "${LAYERSERIES_CORENAMES}"
+LAYERSERIES_COMPAT_benchmark = "kirkstone scarthgap styhead walnascar whinlatter wrynose"
 """
 
 
@@ -37,7 +36,7 @@ def is_given() -> bool:
 def oe_core_site(work: Path) -> Site:
     """A project whose target is a recipe that builds nothing, so that BitBake only parses.
 
-    SMIDR_TEST_OE_IMAGE names an image with what Yocto needs of a host.
+    SMIDR_TEST_OE_IMAGE names an image with what Yocto needs of a host; by default smidr makes one.
     """
     if not is_given():
         raise SystemExit(f"set {' and '.join(_VARIABLES.values())} to checkouts")
@@ -58,7 +57,7 @@ def oe_core_site(work: Path) -> Site:
         "layers": layers,
         "build": {"image": NOTHING},
         "local_conf": ['CONNECTIVITY_CHECK_URIS = ""'],
-        "container": {"base_image": os.environ.get(_IMAGE, _DEFAULT_IMAGE)},
+        "container": {"base_image": image} if (image := os.environ.get(_IMAGE)) else {},
     }
     (root / "smidr.yaml").write_text(yaml.safe_dump(config), encoding="utf-8")
     return Site("oe-core", root, work / "home", NOTHING)
