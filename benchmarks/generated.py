@@ -38,7 +38,7 @@ def nothing_recipe() -> str:
         'SUMMARY = "Builds nothing"\nLICENSE = "MIT"\nINHIBIT_DEFAULT_DEPS = "1"\n'
         'EXCLUDE_FROM_WORLD = "1"\n'
         "python () {\n"
-        "    for task in bb.build.listtasks(d):\n"
+        "    for task in list(d.getVar('__BBTASKS', False) or []):\n"
         '        if task != "do_build":\n'
         "            bb.build.deltask(task, d)\n"
         '    d.setVarFlag("do_build", "noexec", "1")\n'
