@@ -13,7 +13,7 @@ import click
 
 from smidr_ci import __version__
 from smidr_ci.cli.options import CliState
-from smidr_ci.cli.output import ignoring_a_closed_pipe, print_error
+from smidr_ci.cli.output import ignoring_a_closed_pipe, print_error, settle_streams
 from smidr_ci.errors import FailureKind, InternalError, SmidrError, UsageError
 
 __all__ = ["main", "run", "smidr"]
@@ -104,6 +104,7 @@ def main() -> None:
         traceback.print_exc()
         print_error(_unexpected(error), as_json=state.as_json)
         code = FailureKind.INTERNAL.exit_code
+    settle_streams()
     sys.exit(code)
 
 

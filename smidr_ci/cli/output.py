@@ -23,6 +23,7 @@ __all__ = [
     "print_columns",
     "print_error",
     "print_json",
+    "settle_streams",
 ]
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
@@ -60,8 +61,19 @@ def ignoring_a_closed_pipe() -> Iterator[None]:
         yield
         sys.stdout.flush()
     except BrokenPipeError:
-        # The interpreter would complain at its end about what it can't flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        settle_streams()
+
+
+def settle_streams() -> None:
+    """Flush both outputs; what a reader who has gone left in them goes nowhere.
+
+    The interpreter would try to flush it at its end, and then exit with 120.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_columns(rows: Iterable[Sequence[str]], header: Sequence[str] | None = None) -> None:
