@@ -14,7 +14,7 @@ from typing import Final, Self
 
 from smidr_ci.clock import Clock
 
-__all__ = ["KernelLock", "is_locked", "take_lock", "try_lock"]
+__all__ = ["KernelLock", "is_locked", "take_lock", "try_flock", "try_lock"]
 
 _TRIES: Final = 20
 _PAUSE_S: Final = 0.01
@@ -53,7 +53,7 @@ def try_lock(path: Path) -> KernelLock | None:
     while True:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         try:
-            is_ours = _try_flock(fd, fcntl.LOCK_EX)
+            is_ours = try_flock(fd, fcntl.LOCK_EX)
             if is_ours and _is_at(path, fd):
                 return KernelLock(path, fd)
         except BaseException:
@@ -92,12 +92,13 @@ def is_locked(path: Path) -> bool:
     except FileNotFoundError:
         return False
     try:
-        return not _try_flock(fd, fcntl.LOCK_SH)
+        return not try_flock(fd, fcntl.LOCK_SH)
     finally:
         os.close(fd)
 
 
-def _try_flock(fd: int, how: int) -> bool:
+def try_flock(fd: int, how: int) -> bool:
+    """Take the lock LOCK_EX or LOCK_SH on an open file; False when somebody is in the way."""
     try:
         fcntl.flock(fd, how | fcntl.LOCK_NB)
     except OSError as error:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from smidr_ci.cancel import CancelToken
+from smidr_ci.locks import try_flock
 
 __all__ = ["hold", "hold_now"]
 
@@ -62,8 +63,4 @@ def _open(path: Path) -> int:
 
 
 def _try(fd: int, *, shared: bool) -> bool:
-    try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+    return try_flock(fd, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
