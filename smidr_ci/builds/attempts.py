@@ -13,7 +13,7 @@ from smidr_ci.builds.blame import at_its_target
 from smidr_ci.builds.execute import Execution, Executor
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
-from smidr_ci.builds.model import BuildState, SstateFigures
+from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.outcome import Outcome, judge
 from smidr_ci.builds.preparation import Preparation, furnish
 from smidr_ci.builds.rebuilt import has_rebuilt, why_rebuilt
@@ -103,10 +103,4 @@ def _figures(progress: Progress) -> Mapping[str, object]:
         "failed": len(progress.failures),
         "warnings": progress.warnings,
     }
-    sstate = progress.sstate
-    figures = None
-    if sstate is not None:
-        figures = SstateFigures(
-            sstate.wanted, sstate.local, sstate.mirrors, sstate.missed, sstate.current
-        )
-    return {"tasks": tasks, "sstate": figures}
+    return {"tasks": tasks, "sstate": progress.sstate}

@@ -8,9 +8,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from smidr_ci.bitbake.tasks import SstateSummary
 from smidr_ci.errors import FailureKind
 
-__all__ = ["ArtifactRecord", "BuildRecord", "BuildState", "SstateFigures", "StageRecord"]
+__all__ = ["ArtifactRecord", "BuildRecord", "BuildState", "SstateSummary", "StageRecord"]
 
 
 class BuildState(StrEnum):
@@ -37,17 +38,6 @@ class StageRecord:
     name: str
     started: datetime
     ended: datetime | None = None
-
-
-@dataclass(frozen=True)
-class SstateFigures:
-    """BitBake's "Sstate summary" of the run."""
-
-    wanted: int
-    local: int
-    mirrors: int
-    missed: int
-    current: int
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ class BuildRecord:
     image: str = ""
     layer_commits: Mapping[str, str] = field(default_factory=dict)
     stages: tuple[StageRecord, ...] = ()
-    sstate: SstateFigures | None = None
+    sstate: SstateSummary | None = None
     tasks: Mapping[str, int] = field(default_factory=dict)
     """Counts: total, executed, from_sstate, failed; recipes parsed and cached."""
     findings: tuple[Mapping[str, Any], ...] = ()

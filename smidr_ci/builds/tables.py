@@ -26,7 +26,7 @@ from smidr_ci.builds.model import (
     ArtifactRecord,
     BuildRecord,
     BuildState,
-    SstateFigures,
+    SstateSummary,
     StageRecord,
 )
 from smidr_ci.errors import FailureKind
@@ -159,7 +159,7 @@ def record_from(row: Mapping[str, Any]) -> BuildRecord:
         "state": BuildState(row["state"]),
         "failure_kind": FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
         "stages": tuple(_stage(*stage) for stage in row["stages"]),
-        "sstate": SstateFigures(**row["sstate"]) if row["sstate"] else None,
+        "sstate": SstateSummary(**row["sstate"]) if row["sstate"] else None,
     }
     if "artifacts" in row:
         values["artifacts"] = tuple(ArtifactRecord(*item) for item in row["artifacts"])

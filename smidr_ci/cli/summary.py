@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import click
 
-from smidr_ci.builds.model import BuildRecord, BuildState, SstateFigures, StageRecord
+from smidr_ci.builds.model import BuildRecord, BuildState, SstateSummary, StageRecord
 from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.cli.output import human_duration, human_size, print_columns
 from smidr_ci.errors import FailureKind
@@ -64,7 +64,7 @@ def _tasks(tasks: Mapping[str, int]) -> str:
     )
 
 
-def _sstate(figures: SstateFigures) -> str:
+def _sstate(figures: SstateSummary) -> str:
     found = figures.local + figures.mirrors
     share = f" ({100 * found // figures.wanted} %)" if figures.wanted else ""
     return (

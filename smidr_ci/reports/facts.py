@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from smidr_ci.builds.model import BuildRecord, SstateFigures
+from smidr_ci.builds.model import BuildRecord, SstateSummary
 from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.diagnosis.model import Summary
 
@@ -36,8 +36,8 @@ class BuildFacts:
     targets: tuple[str, ...] = ()
     stages: tuple[tuple[str, float], ...] = ()
     """Name and seconds."""
-    sstate: SstateFigures | None = None
-    previous_sstate: SstateFigures | None = None
+    sstate: SstateSummary | None = None
+    previous_sstate: SstateSummary | None = None
     images: tuple[ImageSize, ...] = ()
     layer_commits: Mapping[str, str] = field(default_factory=dict)
     rebuilt: tuple[str, ...] = ()
@@ -74,12 +74,12 @@ def _undated(path: str) -> str:
     return _STAMP.sub("", path)
 
 
-def sstate_of(summary: Summary) -> SstateFigures | None:
+def sstate_of(summary: Summary) -> SstateSummary | None:
     """BitBake's figures of shared state, as the console printed them."""
     figures = summary.sstate
     if "wanted" not in figures:
         return None
-    return SstateFigures(
+    return SstateSummary(
         wanted=figures["wanted"],
         local=figures.get("local", figures.get("found", 0)),
         mirrors=figures.get("mirrors", 0),

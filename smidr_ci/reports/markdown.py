@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
-from smidr_ci.builds.model import SstateFigures
+from smidr_ci.builds.model import SstateSummary
 from smidr_ci.diagnosis.model import Diagnosis, Finding, Severity
 from smidr_ci.reports.escape import cell, clip, fenced, inline
 from smidr_ci.reports.facts import BuildFacts, ImageSize, sstate_of
@@ -114,7 +114,7 @@ def _sstate(diagnosis: Diagnosis, facts: BuildFacts) -> str:
     return f"{text}.\n{reasons}"
 
 
-def _reused(figures: SstateFigures) -> str:
+def _reused(figures: SstateSummary) -> str:
     found = figures.local + figures.mirrors
     return f"{found} of {figures.wanted} objects reused ({100 * found // figures.wanted} %)"
 

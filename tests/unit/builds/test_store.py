@@ -19,7 +19,7 @@ from smidr_ci.builds.model import (
     ArtifactRecord,
     BuildRecord,
     BuildState,
-    SstateFigures,
+    SstateSummary,
     StageRecord,
 )
 from smidr_ci.builds.store import BuildStore
@@ -63,7 +63,7 @@ FULL = BuildRecord(
     image="sha256:1",
     layer_commits={"poky": "a" * 40},
     stages=(StageRecord("preparing", NOW, NOW), StageRecord("building", NOW)),
-    sstate=SstateFigures(5, 4, 0, 1, 0),
+    sstate=SstateSummary(5, 4, 0, 1, 0),
     tasks={"total": 7},
     findings=({"recipe": "zlib", "line": 3},),
     artifacts=(ArtifactRecord("images/a", 3, "b" * 64),),

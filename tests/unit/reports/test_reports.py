@@ -15,7 +15,7 @@ from smidr_ci.builds.model import (
     ArtifactRecord,
     BuildRecord,
     BuildState,
-    SstateFigures,
+    SstateSummary,
     StageRecord,
 )
 from smidr_ci.diagnosis.model import (
@@ -254,7 +254,7 @@ def test_markdown_tells_stages_reuse_and_image_sizes_with_their_difference() -> 
             build_id="c-00000000", customer="c", project="demo", targets=("image",),
             state=BuildState.COMPLETED, created=begun,
             stages=(StageRecord("building", begun, ended),),
-            sstate=SstateFigures(100, local, 0, 100 - local, 0),
+            sstate=SstateSummary(100, local, 0, 100 - local, 0),
             artifacts=(ArtifactRecord("image.wic", size, "00"),),
             layer_commits={"meta-demo": "c0ffee"},
         )  # fmt: skip
