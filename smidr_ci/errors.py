@@ -10,12 +10,15 @@ from enum import StrEnum
 from typing import Final
 
 __all__ = [
+    "AgentUnreachableError",
     "BuildFailedError",
+    "BusyError",
     "CacheError",
     "CancelledError",
     "ConfigError",
     "EngineError",
     "FailureKind",
+    "ForbiddenError",
     "HostError",
     "ImageError",
     "InternalError",
@@ -164,6 +167,18 @@ class HostError(SmidrError):
     """The build host lacks something: disk, permission, a tool."""
 
     kind = FailureKind.HOST
+
+
+class BusyError(HostError):
+    """The agent takes no more now: it drains, its queue is full, or somebody asks too often."""
+
+
+class ForbiddenError(UsageError):
+    """Whoever asks is not known, or may not do this."""
+
+
+class AgentUnreachableError(HostError):
+    """No agent answers at the address."""
 
 
 class BuildFailedError(SmidrError):

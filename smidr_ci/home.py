@@ -47,6 +47,21 @@ class Home:
         return self.root / "smidr.db"
 
     @property
+    def socket(self) -> Path:
+        """The running agent's own API, HTTP on a unix socket."""
+        return self.root / "agent.sock"
+
+    @property
+    def grpc_socket(self) -> Path:
+        """The same over gRPC."""
+        return self.root / "grpc.sock"
+
+    @property
+    def incoming(self) -> Path:
+        """What came with orders that are not builds yet."""
+        return self.root / "incoming"
+
+    @property
     def layers(self) -> Path:
         """Layer mirrors and trees of all builds."""
         return self.root / "layers"

@@ -83,5 +83,12 @@ class BuildRecord:
     """Host path of the workspace while it is kept."""
     owner_pid: int | None = None
     """Process that drives the build; its lock tells whether it lives."""
+    is_resumable: bool = False
+    """An agent drives it, and goes on with it after a restart."""
+    cancel_reason: str = ""
+    """Somebody asked for a stop, and why; holds over a restart."""
+    order: Mapping[str, Any] = field(default_factory=dict)
+    """What was asked for, see `builds.order`; empty for a build of a foreground command."""
     is_summary: bool = False
-    """From a list: config text, layer commits, findings, artifacts and reasons were not loaded."""
+    """From a list: config text, order, layer commits, findings, artifacts and reasons
+    were not loaded."""

@@ -90,6 +90,7 @@ def prepare(
             locked=request.locked,
             series=config.yocto_series,
             provider=config.base.provider,
+            confine_to=request.project.directory if request.is_confined else None,
             report=report,
             cancel=cancel,
         )

@@ -29,3 +29,5 @@ class BuildRequest:
     """Keep the build directory also after success."""
     requested_by: str = ""
     """Who asked, for history."""
+    is_confined: bool = False
+    """From a stranger: layers with a `path` must lie below the config's directory."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     Column,
     DateTime,
     Dialect,
@@ -20,6 +21,8 @@ from sqlalchemy import (
     Table,
     Text,
     TypeDecorator,
+    UniqueConstraint,
+    false,
 )
 
 from smidr_ci.builds.model import (
@@ -31,9 +34,18 @@ from smidr_ci.builds.model import (
 )
 from smidr_ci.errors import FailureKind
 
-__all__ = ["HEAD_REVISION", "builds", "details", "metadata", "record_from", "values_of"]
+__all__ = [
+    "HEAD_REVISION",
+    "builds",
+    "details",
+    "metadata",
+    "outbox",
+    "record_from",
+    "tokens",
+    "values_of",
+]
 
-HEAD_REVISION: Final = "0003"
+HEAD_REVISION: Final = "0004"
 """The newest revision in `migrations/versions`; compared on opening, so that Alembic stays out."""
 
 
@@ -82,6 +94,8 @@ builds = Table(
     Column("workspace", Text, nullable=False),
     Column("owner_pid", Integer),
     Column("description", Text, nullable=False, server_default=""),
+    Column("is_resumable", Boolean, nullable=False, server_default=false()),
+    Column("cancel_reason", Text, nullable=False, server_default=""),
     Index("builds_by_state", "state", "seq"),
     Index("builds_by_customer", "customer", "seq"),
     Index("builds_by_project", "project", "seq"),
@@ -102,8 +116,45 @@ details = Table(
     Column("findings", JSON, nullable=False),
     Column("artifacts", JSON, nullable=False),
     Column("rebuilt", JSON, nullable=False, server_default="[]"),
+    Column("order", JSON, nullable=False, server_default="{}"),
 )
 """The heavy part of a record, apart so that lists don't read over it."""
+
+outbox = Table(
+    "outbox",
+    metadata,
+    # Deliveries to one receiver go out in this order.
+    Column("seq", Integer, primary_key=True, autoincrement=True),
+    Column("receiver", String(255), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("kind", String(64), nullable=False),
+    Column("payload", JSON, nullable=False),
+    Column("build_id", String(64)),
+    Column("created", UtcDateTime, nullable=False),
+    Column("due", UtcDateTime, nullable=False),
+    Column("attempts", Integer, nullable=False),
+    Column("last_error", Text, nullable=False),
+    Column("done", UtcDateTime),
+    Column("given_up", Boolean, nullable=False),
+    UniqueConstraint("receiver", "key", name="outbox_once"),
+    Index("outbox_open", "done", "receiver", "seq"),
+    sqlite_autoincrement=True,
+)
+"""What must reach somebody else; see `agent.outbox`."""
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("token_id", String(16), primary_key=True),
+    Column("name", String(128), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("scopes", JSON, nullable=False),
+    Column("created", UtcDateTime, nullable=False),
+    Column("expires", UtcDateTime),
+    Column("revoked", UtcDateTime),
+    Column("last_used", UtcDateTime),
+)
+"""Who may use the API from elsewhere; see `api.tokens`."""
 
 _KEPT_APART: Final = frozenset(details.columns.keys()) - {"build_id"}
 _NOT_STORED: Final = frozenset({"is_summary"})
@@ -144,6 +195,7 @@ _PLAIN: Final[Mapping[str, Callable[[Any], object]]] = {
     "findings": lambda findings: [dict(finding) for finding in findings],
     "rebuilt": lambda reasons: [dict(reason) for reason in reasons],
     "layer_commits": dict,
+    "order": dict,
     "tasks": dict,
     "targets": list,
     "state": str,

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
+
+from pydantic import ValidationError
 
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.base import KeyPath, MisfitError
@@ -15,6 +18,7 @@ from smidr_ci.config.provider import provider_problem
 from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
 from smidr_ci.config.substitution import Substitution
 from smidr_ci.config.tree import SourceMap
+from smidr_ci.errors import UsageError
 
 __all__ = ["LoadedProject", "load_project", "load_project_text"]
 
@@ -63,10 +67,12 @@ def load_project_text(
     directory: Path,
     environ: Mapping[str, str],
     operator: AgentConfig | None = None,
+    extra_environment: Mapping[str, str] = MappingProxyType({}),
 ) -> LoadedProject:
     """Check a config that arrived as text; `name` stands for the file in messages.
 
-    Relative paths start from `directory`. Raises `ConfigError`.
+    Relative paths start from `directory`. `extra_environment` wins over the config's own
+    `environment`. Raises `ConfigError`.
     """
     operator = operator or AgentConfig()
     base = directory.absolute()
@@ -78,11 +84,27 @@ def load_project_text(
         substitution=Substitution(environ, operator.substitution),
         filler={"name": "unnamed"},
     )
-    config = checked.model
+    config = _with_environment(checked.model, extra_environment)
     misfits = list(_misfits(config, base, home, operator))
     if misfits:
         raise ConfigProblemsError(misfit_problems(misfits, checked.source))
     return LoadedProject(config, Path(name), base, text, checked.source, home)
+
+
+def _with_environment(config: ProjectConfig, extra: Mapping[str, str]) -> ProjectConfig:
+    if not extra:
+        return config
+    try:
+        # As strict as for the config's own key; the names come from whoever asks.
+        checked = ProjectConfig.model_validate({"name": config.name, "environment": dict(extra)})
+    except ValidationError as error:
+        reason = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise UsageError(
+            f"a variable for the build can't be used: {reason}",
+            hint="Write NAME=VALUE; smidr itself sets the likes of PATH, TMPDIR and MACHINE.",
+        ) from error
+    merged = {**config.environment, **checked.environment}
+    return config.model_copy(update={"environment": merged})
 
 
 def _misfits(

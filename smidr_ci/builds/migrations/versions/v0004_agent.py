@@ -1,0 +1,62 @@
+"""What an agent needs: orders that survive a restart, the outbox, tokens of the API."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0004"
+down_revision = "0003"
+
+
+def upgrade() -> None:
+    """Add the columns, and the tables `outbox` and `tokens`."""
+    for column in (
+        sa.Column("is_resumable", sa.Boolean, nullable=False, server_default=sa.false()),
+        sa.Column("cancel_reason", sa.Text, nullable=False, server_default=""),
+    ):
+        op.add_column("builds", column)
+    order = sa.Column("order", sa.JSON, nullable=False, server_default="{}")
+    op.add_column("build_details", order)
+    _make_outbox()
+    op.create_table(
+        "tokens",
+        sa.Column("token_id", sa.String(16), primary_key=True),
+        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("digest", sa.String(64), nullable=False, unique=True),
+        sa.Column("scopes", sa.JSON, nullable=False),
+        sa.Column("created", sa.DateTime, nullable=False),
+        sa.Column("expires", sa.DateTime),
+        sa.Column("revoked", sa.DateTime),
+        sa.Column("last_used", sa.DateTime),
+    )
+
+
+def _make_outbox() -> None:
+    op.create_table(
+        "outbox",
+        sa.Column("seq", sa.Integer, primary_key=True, autoincrement=True),
+        sa.Column("receiver", sa.String(255), nullable=False),
+        sa.Column("key", sa.String(255), nullable=False),
+        sa.Column("kind", sa.String(64), nullable=False),
+        sa.Column("payload", sa.JSON, nullable=False),
+        sa.Column("build_id", sa.String(64)),
+        sa.Column("created", sa.DateTime, nullable=False),
+        sa.Column("due", sa.DateTime, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("last_error", sa.Text, nullable=False),
+        sa.Column("done", sa.DateTime),
+        sa.Column("given_up", sa.Boolean, nullable=False),
+        sa.UniqueConstraint("receiver", "key", name="outbox_once"),
+        sqlite_autoincrement=True,
+    )
+    op.create_index("outbox_open", "outbox", ["done", "receiver", "seq"])
+
+
+def downgrade() -> None:
+    """Drop them."""
+    op.drop_table("tokens")
+    op.drop_table("outbox")
+    op.drop_column("build_details", "order")
+    op.drop_column("builds", "cancel_reason")
+    op.drop_column("builds", "is_resumable")

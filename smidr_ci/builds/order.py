@@ -1,0 +1,100 @@
+"""What an agent is asked to build: plain data that waits in the store and survives a restart.
+
+A `BuildRequest` is an order whose config was read and checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from smidr_ci.builds.host import Host
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.request import BuildRequest
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.loader import load_project_text
+
+__all__ = ["Order", "order_of", "request_for"]
+
+_IN_RECORD: Final = frozenset({"customer", "config_text", "config_name", "targets", "requested_by"})
+"""Fields that a record has already, under names of its own."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """A project config as text, and how this one build of it shall run."""
+
+    customer: str
+    config_text: str
+    config_name: str
+    """The config's file name or path, for messages."""
+    directory: Path
+    """Absolute host directory that the config's relative paths start from."""
+    targets: tuple[str, ...] = ()
+    """Instead of the config's own targets, when not empty."""
+    clean: bool = False
+    clean_image: bool = False
+    fetch_only: bool = False
+    locked: bool = False
+    keep_workspace: bool = False
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """What `${NAME}` in the config stands for; nothing else is substituted."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Variables for BitBake and recipes; they win over the config's own `environment`."""
+    is_confined: bool = True
+    """From a stranger: the config may not lead out of `directory`."""
+    requested_by: str = ""
+    """Who asked, for history."""
+
+    def to_json(self) -> dict[str, Any]:
+        """What the record does not hold yet, for `BuildRecord.order`."""
+        plain = {key: value for key, value in asdict(self).items() if key not in _IN_RECORD}
+        return {**plain, "directory": str(self.directory)}
+
+
+def order_of(record: BuildRecord) -> Order:
+    """The order that led to this record, with the targets that were settled then."""
+    stored = dict(record.order)
+    stored["directory"] = Path(stored["directory"])
+    return Order(
+        customer=record.customer,
+        config_text=record.config_text,
+        config_name=record.config_path,
+        targets=record.targets,
+        requested_by=record.requested_by,
+        **stored,
+    )
+
+
+def request_for(host: Host, order: Order) -> BuildRequest:
+    """Read and check the order's config as this host allows it; raises `ConfigError`."""
+    project = load_project_text(
+        order.config_text,
+        order.config_name,
+        directory=order.directory,
+        environ=order.variables,
+        operator=_as_allowed(host.agent, order),
+        extra_environment=order.environment,
+    )
+    return BuildRequest(
+        project=project,
+        targets=order.targets,
+        customer=order.customer,
+        clean=order.clean,
+        clean_image=order.clean_image,
+        fetch_only=order.fetch_only,
+        locked=order.locked,
+        keep_workspace=order.keep_workspace,
+        requested_by=order.requested_by,
+        is_confined=order.is_confined,
+    )
+
+
+def _as_allowed(agent: AgentConfig, order: Order) -> AgentConfig:
+    """The operator's settings for this order's config: whoever asks brings variables along."""
+    changes: dict[str, Any] = {"substitution": tuple(order.variables)}
+    if order.is_confined:
+        changes["allow_config_directories"] = False
+    return agent.model_copy(update=changes)
