@@ -16,6 +16,7 @@ __all__ = [
     "CacheError",
     "CancelledError",
     "ConfigError",
+    "ConflictError",
     "EngineError",
     "FailureKind",
     "ForbiddenError",
@@ -23,7 +24,9 @@ __all__ = [
     "ImageError",
     "InternalError",
     "LayerError",
+    "NotFoundError",
     "SmidrError",
+    "TooLargeError",
     "UsageError",
 ]
 
@@ -116,6 +119,18 @@ class UsageError(SmidrError):
     """The command line asks for something that does not exist or does not fit together."""
 
     kind = FailureKind.USAGE
+
+
+class NotFoundError(UsageError):
+    """There is no such build, artifact or page."""
+
+
+class ConflictError(UsageError):
+    """It can't be done in the state that the thing is in."""
+
+
+class TooLargeError(UsageError):
+    """What was sent is bigger than what is taken."""
 
 
 class ConfigError(SmidrError):

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, delete, insert, select, update
+from sqlalchemy import Connection, Select, delete, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from smidr_ci.builds.database import Database
@@ -17,7 +17,13 @@ from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.ownership import Ownership
 from smidr_ci.builds.tables import builds, details, record_from, values_of
 from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.errors import FailureKind, InternalError, UsageError
+from smidr_ci.errors import (
+    ConflictError,
+    FailureKind,
+    InternalError,
+    NotFoundError,
+    UsageError,
+)
 from smidr_ci.home import Home
 from smidr_ci.locks import KernelLock
 
@@ -135,6 +141,25 @@ class BuildStore:
                 query = query.where(builds.c.seq < _position(connection, before))
             return [record_from(row._asdict()) for row in connection.execute(query)]
 
+    def state_of(self, build_id: str) -> BuildState:
+        """The state of the build with exactly this id, hidden or not; `NotFoundError`."""
+        query = select(builds.c.state).where(builds.c.build_id == build_id)
+        with self._database.reading() as connection:
+            state = connection.execute(query).scalar()
+            if state is None:
+                raise _unknown(connection, build_id)
+            return BuildState(state)
+
+    def totals(self) -> Mapping[tuple[BuildState, FailureKind | None], int]:
+        """How many builds there are by state and failure kind, the hidden ones too."""
+        columns = (builds.c.state, builds.c.failure_kind)
+        query = select(*columns, func.count()).group_by(*columns)
+        with self._database.reading() as connection:
+            return {
+                (BuildState(state), FailureKind(kind) if kind else None): count
+                for state, kind, count in connection.execute(query)
+            }
+
     def find_orphans(self) -> Sequence[BuildRecord]:
         """Builds that are not over and whose process is gone, oldest first."""
         alive = [state for state in BuildState if not state.is_final]
@@ -160,11 +185,11 @@ class BuildStore:
             )
 
     def soft_delete(self, build_id: str) -> None:
-        """Hide a build that is over; `UsageError` when it still runs or is unknown."""
+        """Hide a build that is over; `ConflictError` when it still runs, `NotFoundError`."""
         with self._database.writing() as connection:
             record = self._load(connection, build_id)
             if not record.state.is_final:
-                raise UsageError(
+                raise ConflictError(
                     f"build {build_id} is still {record.state}",
                     hint="Cancel it or wait for its end first.",
                 )
@@ -172,13 +197,24 @@ class BuildStore:
             hide = update(builds).where(this, builds.c.deleted.is_(None))
             connection.execute(hide.values(deleted=self._clock.now()))
 
-    def purge(self, deleted_before: datetime | None = None) -> Sequence[str]:
-        """Drop the records of hidden builds (hidden before a time) for good; return their ids."""
-        doomed = select(builds.c.build_id).where(builds.c.deleted.is_not(None))
-        if deleted_before is not None:
-            doomed = doomed.where(builds.c.deleted < deleted_before)
+    def hidden(self, deleted_before: datetime | None = None) -> Sequence[str]:
+        """Ids of the builds that were hidden, before a time when one is given; oldest first."""
+        with self._database.reading() as connection:
+            return list(connection.execute(_hidden(deleted_before)).scalars())
+
+    def purge(
+        self,
+        deleted_before: datetime | None = None,
+        *,
+        among: Collection[str] | None = None,
+    ) -> Sequence[str]:
+        """Drop the records of hidden builds (hidden before a time) for good; return their ids.
+
+        `among` spares all others.
+        """
         with self._database.writing() as connection:
-            gone = list(connection.execute(doomed.order_by(builds.c.seq)).scalars())
+            found = connection.execute(_hidden(deleted_before)).scalars()
+            gone = [build_id for build_id in found if among is None or build_id in among]
             for build_id in gone:
                 connection.execute(delete(details).where(details.c.build_id == build_id))
                 connection.execute(delete(builds).where(builds.c.build_id == build_id))
@@ -238,6 +274,11 @@ def _states_before(state: BuildState) -> list[str]:
     return [str(earlier) for earlier in reachable]
 
 
+def _hidden(before: datetime | None) -> Select[Any]:
+    query = select(builds.c.build_id).where(builds.c.deleted.is_not(None)).order_by(builds.c.seq)
+    return query if before is None else query.where(builds.c.deleted < before)
+
+
 def _position(connection: Connection, build_id: str) -> int:
     query = select(builds.c.seq).where(builds.c.build_id == build_id)
     position = connection.execute(query).scalar()
@@ -246,10 +287,10 @@ def _position(connection: Connection, build_id: str) -> int:
     return int(position)
 
 
-def _unknown(connection: Connection, wanted: str) -> UsageError:
+def _unknown(connection: Connection, wanted: str) -> NotFoundError:
     visible = select(builds.c.build_id).where(builds.c.deleted.is_(None))
     newest = visible.order_by(builds.c.seq.desc()).limit(_NEAREST_AMONG)
     known = list(connection.execute(newest).scalars())
     nearest = difflib.get_close_matches(wanted[:80], known, n=3, cutoff=0.6)
     hint = f"Did you mean {' or '.join(nearest)}?" if nearest else "'smidr list' shows all builds."
-    return UsageError(f"there is no build {wanted[:80]!r}", hint=hint)
+    return NotFoundError(f"there is no build {wanted[:80]!r}", hint=hint)
