@@ -67,6 +67,24 @@ class LogReader:
             return b""
         return os.pread(self._file.fileno(), max_bytes, offset)
 
+    def read_cached(self, offset: int, max_bytes: int = CHUNK_BYTES) -> bytes | None:
+        """As `read`, but None when the disk would have to be waited for; may return less."""
+        if not self._is_open() or self._file is None:
+            return b""
+        block = bytearray(max_bytes)
+        try:
+            # RWF_NOWAIT (preadv2(2), Linux 4.14): only what the page cache has.
+            count = os.preadv(self._file.fileno(), [block], offset, os.RWF_NOWAIT)
+        except OSError as error:
+            if error.errno in {errno.EAGAIN, errno.EOPNOTSUPP}:
+                return None
+            raise
+        return bytes(memoryview(block)[:count])
+
+    def handle(self) -> int | None:
+        """A file descriptor of the caller's own for the open file; None while there is no file."""
+        return os.dup(self._file.fileno()) if self._is_open() and self._file else None
+
     def was_replaced(self, offset: int) -> bool:
         """Whether the file shrank below the offset or is another one now; then start at 0."""
         if self._file is None:
@@ -80,6 +98,14 @@ class LogReader:
 
     def tail(self, lines: int, max_bytes: int = _TAIL_LIMIT) -> tuple[int, bytes]:
         """The last so many lines, but at most `max_bytes`, with the offset where they begin."""
+        start, end = self._tail_range(lines, max_bytes)
+        return start, self.read(start, end - start)
+
+    def tail_start(self, lines: int, max_bytes: int = _TAIL_LIMIT) -> int:
+        """The offset where the last so many lines begin; at most `max_bytes` before the end."""
+        return self._tail_range(lines, max_bytes)[0]
+
+    def _tail_range(self, lines: int, max_bytes: int) -> tuple[int, int]:
         end = self.size
         start, wanted = end, lines + (1 if self.read(end - 1, 1) == b"\n" else 0) if end else 0
         lowest = max(0, end - max_bytes)
@@ -92,7 +118,7 @@ class LogReader:
                     begin += position + 1
                     break
             start = begin
-        return start, self.read(start, end - start)
+        return start, end
 
     def _is_open(self) -> bool:
         if self._file is None:
