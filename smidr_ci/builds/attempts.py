@@ -7,15 +7,15 @@ from dataclasses import asdict
 from pathlib import Path
 
 from smidr_ci.bitbake.parse_cache import cache_files
-from smidr_ci.bitbake.plan import CONTROL_FILES
 from smidr_ci.bitbake.progress import Progress
 from smidr_ci.builds.blame import at_its_target
-from smidr_ci.builds.execute import Execution, Executor
+from smidr_ci.builds.checkpoint import Trail
+from smidr_ci.builds.execute import Execution, Executor, recall
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
 from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.outcome import Outcome, judge
-from smidr_ci.builds.preparation import Preparation, furnish
+from smidr_ci.builds.preparation import Preparation
 from smidr_ci.builds.rebuilt import has_rebuilt, why_rebuilt
 from smidr_ci.builds.retry import Retries
 from smidr_ci.builds.strictness import judge_warnings
@@ -27,19 +27,26 @@ __all__ = ["run_attempts"]
 
 
 def run_attempts(
-    host: Host, prepared: Preparation, workspace: Workspace, journal: Journal, cancel: CancelToken
+    host: Host,
+    prepared: Preparation,
+    workspace: Workspace,
+    trail: Trail,
+    journal: Journal,
+    cancel: CancelToken,
 ) -> Outcome:
     """Build until it succeeds, fails for good or is cancelled.
 
-    The record then holds the findings, and why tasks ran again.
+    The record then holds the findings, and why tasks ran again. An attempt that another process
+    began is followed to its end.
     """
     control = host.control_of(journal.record.build_id)
-    spec, plan = furnish(host, prepared, workspace, control)
+    checkpoint = trail.require()
     journal.enter(BuildState.BUILDING)
-    executor = Executor(host.runtime, host.clock, cancel)
-    retries = Retries(prepared.places.sstate)
+    retries = Retries(
+        prepared.places.sstate, checkpoint.fetch_retries, has_set_aside=checkpoint.has_set_aside
+    )
     while True:
-        execution = executor.run(spec, plan, control, journal.observer.progressed)
+        execution = _execute(host, trail, control, journal, cancel)
         _keep_parse_cache(host, prepared, workspace, execution)
         journal.note(**_figures(execution.progress))
         outcome = judge(execution, cancel, ())
@@ -53,12 +60,37 @@ def run_attempts(
                 journal.observer.note(f"trying again in {retries.delay_s:.0f} s: {again}")
                 cancel.wait(retries.delay_s)
                 cancel.raise_if_cancelled()
-                (control / CONTROL_FILES["result"]).unlink(missing_ok=True)
+                trail.keep(
+                    exit=None,
+                    fetch_retries=retries.fetches,
+                    has_set_aside=retries.has_set_aside,
+                )
                 continue
         if not cancel.is_cancelled and has_rebuilt(host, journal.record):
-            reasons = why_rebuilt(host, journal.record, spec, str(prepared.layers.bitbake))
+            reasons = why_rebuilt(
+                host, journal.record, checkpoint.spec, str(prepared.layers.bitbake)
+            )
             journal.note(rebuilt=reasons)
         return outcome
+
+
+def _execute(
+    host: Host, trail: Trail, control: Path, journal: Journal, cancel: CancelToken
+) -> Execution:
+    """One attempt: begun here, or by a process that died since."""
+    checkpoint = trail.require()
+    if checkpoint.exit is not None:
+        return recall(checkpoint.exit, control, is_overdue=checkpoint.is_overdue)
+
+    def ended(execution: Execution) -> None:
+        trail.keep(exit=execution.exit, is_overdue=execution.is_overdue)
+
+    executor = Executor(host.runtime, host.clock, cancel)
+    plan, progressed = checkpoint.plan, journal.observer.progressed
+    running = trail.take_over(host.runtime) if trail.is_resumed else None
+    if running is not None:
+        return executor.rejoin(running, plan, control, progressed, ended)
+    return executor.run(checkpoint.spec, plan, control, progressed, ended)
 
 
 def _diagnosed(

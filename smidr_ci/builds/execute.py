@@ -18,7 +18,7 @@ from smidr_ci.containers.runtime import ContainerRuntime, ContainerSpec, Exit, H
 from smidr_ci.errors import SmidrError
 from smidr_ci.files import open_untrusted
 
-__all__ = ["Execution", "Executor", "read_result"]
+__all__ = ["Execution", "Executor", "read_result", "recall"]
 
 _POLL_S: Final = 0.1
 _PROGRESS_S: Final = 0.25
@@ -48,16 +48,34 @@ class Executor:
         self._cancel = cancel
 
     def run(
-        self, spec: ContainerSpec, plan: Plan, control: Path, progressed: Callable[[Progress], None]
+        self,
+        spec: ContainerSpec,
+        plan: Plan,
+        control: Path,
+        progressed: Callable[[Progress], None],
+        ended: Callable[[Execution], None],
     ) -> Execution:
         """Start the container, follow it to its end and remove it.
 
         Raises `EngineError` when the engine can't start it or loses it.
         """
         self._cancel.raise_if_cancelled()
-        handle = self._runtime.start(spec)
+        (control / CONTROL_FILES["result"]).unlink(missing_ok=True)
+        return self.rejoin(self._runtime.start(spec), plan, control, progressed, ended)
+
+    def rejoin(
+        self,
+        handle: Handle,
+        plan: Plan,
+        control: Path,
+        progressed: Callable[[Progress], None],
+        ended: Callable[[Execution], None],
+    ) -> Execution:
+        """Follow a container to its end and remove it; `ended` hears of the end before that."""
         try:
-            return self.follow(handle, plan, control, progressed)
+            execution = self.follow(handle, plan, control, progressed)
+            ended(execution)
+            return execution
         finally:
             self._runtime.remove(handle)
 
@@ -81,6 +99,13 @@ class Executor:
         progressed(progress)
         result = read_result(control / CONTROL_FILES["result"])
         return Execution(waiter.outcome(), result, progress, ladder.is_overdue)
+
+
+def recall(ended: Exit, control: Path, *, is_overdue: bool) -> Execution:
+    """The execution of a container that ended, and was removed, before this process began."""
+    events = EventReader(control / CONTROL_FILES["events"])
+    progress = Progress().fold(events.drain())
+    return Execution(ended, read_result(control / CONTROL_FILES["result"]), progress, is_overdue)
 
 
 class _Waiter:

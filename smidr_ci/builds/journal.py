@@ -31,6 +31,7 @@ class Journal:
         reserve: Reserve,
     ) -> None:
         self._record = record
+        self._unsaved: dict[str, Any] = {}
         self._reserve = reserve
         self._store = store
         self._clock = clock
@@ -51,9 +52,11 @@ class Journal:
                 raise
 
     def enter(self, state: BuildState) -> None:
-        """Begin a stage; the one before ends now."""
+        """Begin a stage, or go on with it after a restart; the one before ends now."""
         now = self._clock.now()
-        stages = (*self._closed_stages(now), StageRecord(str(state), now))
+        stages = self._record.stages
+        if not stages or stages[-1].ended or stages[-1].name != state:
+            stages = (*self._closed_stages(now), StageRecord(str(state), now))
         started = self._record.started or now
         self.note(state=state, stages=stages, started=started)
         self.observer.changed(self._record)
@@ -77,6 +80,10 @@ class Journal:
         self.observer.changed(self._record)
         return self._record
 
+    def hold_room(self) -> None:
+        """Hold back the space that the end needs; raises `HostError` when there is none."""
+        self._reserve.take()
+
     def make_room(self) -> None:
         """Free the space that was held back for the end: what is left to do must not fail."""
         self._reserve.give_back()
@@ -84,7 +91,10 @@ class Journal:
     def _save(self, changes: Mapping[str, Any]) -> None:
         with self._lock:
             self._record = replace(self._record, **changes)
-            self._store.save(self._record)
+            # Only what changed here: a cancel is written by somebody else.
+            self._unsaved |= changes
+            self._store.update(self._record.build_id, **self._unsaved)
+            self._unsaved = {}
 
     def _findings_of(self, outcome: Outcome) -> tuple[Mapping[str, Any], ...]:
         found = self._record.findings

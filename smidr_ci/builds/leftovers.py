@@ -25,16 +25,22 @@ class Leftover:
 def find_leftovers(host: Host) -> list[Leftover]:
     """Containers of builds without a living process, then workspaces that a crash left.
 
-    An engine that does not answer has no containers to show.
+    An engine that does not answer has no containers to show. What an agent's build left is
+    for the next agent.
     """
     try:
         handles = [item for item in host.runtime.list_builds() if not _is_owned(host, item)]
     except EngineError:
         handles = []
     workspaces = _workspaces(host)
+    waiting = {item.build_id for item in host.store.find_orphans() if item.is_resumable}
     return [
-        *(_container(host, handle) for handle in handles),
-        *(_workspace(workspaces, item) for item in workspaces.leftovers()),
+        *(_container(host, handle) for handle in handles if handle.build_id not in waiting),
+        *(
+            _workspace(workspaces, item)
+            for item in workspaces.leftovers()
+            if item.build_id not in waiting
+        ),
     ]
 
 

@@ -11,7 +11,7 @@ from smidr_ci.builds.execute import Execution
 from smidr_ci.builds.model import BuildState
 from smidr_ci.cancel import CancelToken
 from smidr_ci.diagnosis.model import Category, Finding
-from smidr_ci.errors import FailureKind
+from smidr_ci.errors import FailureKind, SmidrError
 
 __all__ = ["Outcome", "judge"]
 
@@ -32,6 +32,11 @@ class Outcome:
     exit_code: int
     kind: FailureKind | None = None
     message: str = ""
+
+    @classmethod
+    def of(cls, error: SmidrError) -> Outcome:
+        """A failure that was no failure of BitBake's."""
+        return cls(BuildState.FAILED, error.kind.exit_code, error.kind, str(error))
 
 
 def judge(execution: Execution, cancel: CancelToken, findings: Sequence[Finding]) -> Outcome:

@@ -3,37 +3,37 @@
 from __future__ import annotations
 
 import contextlib
-import os
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Final
 
-from smidr_ci.artifacts.collect import collect
 from smidr_ci.builds.attempts import run_attempts
+from smidr_ci.builds.checkpoint import Checkpoint, Trail
+from smidr_ci.builds.enlist import enlist
+from smidr_ci.builds.extraction import extract
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
-from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState
-from smidr_ci.builds.mounts import BUILD, DEPLOY
+from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.observer import BuildObserver
+from smidr_ci.builds.order import order_of, request_for
 from smidr_ci.builds.outcome import Outcome
 from smidr_ci.builds.places import Places, places_for
-from smidr_ci.builds.preparation import Preparation, prepare
+from smidr_ci.builds.preparation import Preparation, furnish, prepare
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.reserve import Reserve
-from smidr_ci.builds.retention import forget_workspaces, retire
+from smidr_ci.builds.retention import retire
+from smidr_ci.builds.tenancy import Tenancy, leased, take_over
 from smidr_ci.caches.layout import free_space
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import (
-    BuildFailedError,
     CancelledError,
+    EngineError,
     FailureKind,
     HostError,
     SmidrError,
 )
 from smidr_ci.files import as_host_error
-from smidr_ci.workspaces.model import Budget, Workspace
+from smidr_ci.locks import KernelLock
 
-__all__ = ["run_build"]
+__all__ = ["drive", "run_build"]
 
 _INTERNAL: Final = Outcome(
     BuildState.FAILED, FailureKind.INTERNAL.exit_code, FailureKind.INTERNAL, "A fault of smidr's."
@@ -48,70 +48,117 @@ def run_build(
     A build that fails is a record, not an exception; raises `SmidrError` only when there can be no
     record: a target that makes no sense, or a store that can't be written.
     """
-    targets = request.project.config.require_targets(request.targets)
-    build_id, claim = host.store.reserve(request.customer)
-    with claim, Reserve(host.home.root) as reserve:
-        record = _new_record(host, request, build_id, targets)
-        host.store.add(record)
-        journal = Journal(record, host.store, observer, host.clock, reserve)
+    record, claim = enlist(host, request)
+    return drive(host, record, claim, cancel, observer, request)
+
+
+def drive(
+    host: Host,
+    record: BuildRecord,
+    claim: KernelLock,
+    cancel: CancelToken,
+    observer: BuildObserver,
+    request: BuildRequest | None = None,
+) -> BuildRecord:
+    """Bring a build to its end from wherever another process left it; returns its final record.
+
+    Without a request the record's order is read again. Raises `SmidrError` only when the store
+    can't be written.
+    """
+    reserve = Reserve(host.home.root)
+    journal = Journal(record, host.store, observer, host.clock, reserve)
+    trail = Trail(host.home.builds / record.build_id, is_kept=record.is_resumable)
+    with claim:
         observer.changed(record)
         try:
-            outcome = _stages(host, request, journal, cancel)
+            request = request or request_for(host, order_of(record))
+            outcome = _stages(host, request, journal, trail, cancel)
         except CancelledError as stop:
             outcome = _stopped(stop)
         except SmidrError as error:
-            outcome = Outcome(BuildState.FAILED, error.kind.exit_code, error.kind, str(error))
+            outcome = Outcome.of(error)
         except OSError as error:
-            failure = as_host_error(error, "can't go on", host.home.root)
-            outcome = Outcome(BuildState.FAILED, 4, failure.kind, str(failure))
+            outcome = Outcome.of(as_host_error(error, "can't go on", host.home.root))
         except BaseException:
             journal.finish(_INTERNAL)
             raise
-        return journal.finish(outcome)
+        finally:
+            reserve.give_back()
+            if trail.is_resumed:  # it did not come to the container that was left
+                with contextlib.suppress(EngineError):
+                    trail.abandon(host.runtime)
+        final = journal.finish(outcome)
+        trail.forget()
+        return final
 
 
-def _new_record(
-    host: Host, request: BuildRequest, build_id: str, targets: tuple[str, ...]
-) -> BuildRecord:
-    return BuildRecord(
-        build_id=build_id,
-        customer=request.customer,
-        project=request.project.config.name,
-        targets=targets,
-        state=BuildState.QUEUED,
-        created=host.clock.now(),
-        config_text=request.project.text,
-        config_path=str(request.project.path.absolute()),
-        description=request.project.config.description,
-        requested_by=request.requested_by,
-        owner_pid=os.getpid(),
-    )
-
-
-def _stages(host: Host, request: BuildRequest, journal: Journal, cancel: CancelToken) -> Outcome:
+def _stages(
+    host: Host, request: BuildRequest, journal: Journal, trail: Trail, cancel: CancelToken
+) -> Outcome:
     """Preparing, building, extracting artifacts: what each returns is what the next one needs."""
-    places = places_for(request.project, host.agent, host.home)
-    journal.enter(BuildState.PREPARING)
-    _admit(host, places)
-    record, observer = journal.record, journal.observer
-    prepared = prepare(host, request, record.targets, places, observer.note, cancel)
-    commits = {tree.name: tree.commit for tree in prepared.layers.trees}
-    journal.note(layer_commits=commits, image=prepared.image.id)
+    record = journal.record
+    places = trail.last.places if trail.last else places_for(request.project, host.agent, host.home)
+    workspaces = host.workspace_store(places)
+    left = take_over(host, workspaces, journal, trail)
+    if trail.last is None:
+        prepared = _prepared(host, request, places, journal, cancel)
+    elif trail.last.final is not None:
+        return trail.last.final
+    else:
+        prepared = trail.last.preparation(request, record.targets)
     with (
         host.layer_store(places).lease(prepared.layers),
-        _leased(host, places, journal) as lease,
+        leased(host, workspaces, places, journal, left) as tenancy,
     ):
-        outcome = run_attempts(host, prepared, lease.workspace, journal, cancel)
-        # What filled the disk would also keep every later build from starting.
-        is_worth_keeping = outcome.state is BuildState.FAILED and outcome.kind != FailureKind.DISK
-        lease.is_kept = request.keep_workspace or is_worth_keeping
-        if outcome.state is BuildState.COMPLETED and not request.fetch_only:
-            lease.is_kept = True  # until the artifacts are out
-            _extract(host, prepared, lease.workspace, journal)
-            lease.is_kept = request.keep_workspace
+        outcome = _build(host, prepared, tenancy, trail, journal, cancel)
+        trail.keep(final=outcome, is_workspace_kept=tenancy.is_kept)
     days = request.project.config.cache.retention
     if days is not None:
-        retire(host, host.workspace_store(places), journal.record, days, observer.note)
+        retire(host, workspaces, journal.record, days, journal.observer.note)
+    return outcome
+
+
+def _prepared(
+    host: Host, request: BuildRequest, places: Places, journal: Journal, cancel: CancelToken
+) -> Preparation:
+    cancel.raise_if_cancelled()
+    journal.enter(BuildState.PREPARING)
+    journal.hold_room()
+    _admit(host, places)
+    targets, report = journal.record.targets, journal.observer.note
+    prepared = prepare(host, request, targets, places, report, cancel)
+    commits = {tree.name: tree.commit for tree in prepared.layers.trees}
+    journal.note(layer_commits=commits, image=prepared.image.id)
+    return prepared
+
+
+def _build(
+    host: Host,
+    prepared: Preparation,
+    tenancy: Tenancy,
+    trail: Trail,
+    journal: Journal,
+    cancel: CancelToken,
+) -> Outcome:
+    """Run BitBake in the workspace and keep the artifacts; says what the build came to."""
+    request, workspace = prepared.request, tenancy.workspace
+    if trail.last is None:
+        control = host.control_of(workspace.build_id)
+        spec, plan = furnish(host, prepared, workspace, control)
+        trail.begin(Checkpoint(prepared.places, prepared.layers, prepared.image, spec, plan))
+    outcome = trail.require().outcome
+    if outcome is None:
+        outcome = run_attempts(host, prepared, workspace, trail, journal, cancel)
+        trail.keep(outcome=outcome)
+    if outcome.state is BuildState.COMPLETED and not request.fetch_only:
+        tenancy.is_kept = True  # until the artifacts are out
+        try:
+            extract(host, prepared, workspace, journal)
+        except SmidrError as error:
+            return Outcome.of(error)
+    # What filled the disk would also keep every later build from starting.
+    is_worth_keeping = outcome.state is BuildState.FAILED and outcome.kind != FailureKind.DISK
+    tenancy.is_kept = request.keep_workspace or is_worth_keeping
     return outcome
 
 
@@ -128,65 +175,6 @@ def _admit(host: Host, places: Places) -> None:
                 f" limits.min_free_disk in {host.home.agent_config}.",
                 kind=FailureKind.DISK,
             )
-
-
-@dataclass
-class _Lease:
-    workspace: Workspace
-    is_kept: bool = False
-
-
-@contextlib.contextmanager
-def _leased(host: Host, places: Places, journal: Journal) -> Iterator[_Lease]:
-    """A workspace of the build's own; released, and the kept ones trimmed to their budget."""
-    store = host.workspace_store(places)
-    record = journal.record
-    key = f"{record.customer}-{record.project}"
-    lease = _Lease(store.lease(key, record.build_id, places.private_roots))
-    journal.note(workspace=str(lease.workspace.path))
-    try:
-        yield lease
-    finally:
-        journal.make_room()
-        store.release(lease.workspace, keep=lease.is_kept)
-        limits = host.agent.limits
-        gone = store.sweep(Budget(limits.kept_workspaces_count, limits.kept_workspaces_size))
-        forget_workspaces(host.store, gone)
-        if not lease.is_kept or lease.workspace.path in {item.path for item in gone}:
-            journal.note(workspace="")
-
-
-def _extract(host: Host, prepared: Preparation, workspace: Workspace, journal: Journal) -> None:
-    """Keep what the globs select; raises `BuildFailedError` when an explicit list finds nothing."""
-    journal.enter(BuildState.EXTRACTING)
-    globs = prepared.config.artifacts
-    has_own_deploy = "deploy" in workspace.extra
-    manifest = collect(
-        workspace.extra["deploy"] if has_own_deploy else workspace.build / "tmp" / "deploy",
-        globs,
-        host.artifacts_of(journal.record),
-        created=host.clock.now(),
-        seen_as=DEPLOY if has_own_deploy else BUILD / "tmp" / "deploy",
-        may_link=not prepared.request.keep_workspace,
-    )
-    for item in (*manifest.refused, *manifest.skipped):
-        journal.observer.note(f"artifact left out: {item.path}: {item.reason}")
-    for glob in manifest.unmatched:
-        journal.observer.note(f"artifacts: nothing matches {glob}")
-    # The globs describe what the config's own targets leave, not one chosen instead of them.
-    if globs and not manifest.artifacts and not prepared.request.targets:
-        raise BuildFailedError(
-            f"nothing matches `artifacts`: {', '.join(globs)}",
-            where=prepared.request.project.place(("artifacts",)),
-            hint=f"The globs start at DEPLOY_DIR: `smidr shell --build {journal.record.build_id} --"
-            " find tmp/deploy` shows what is there.",
-            kind=FailureKind.ARTIFACTS,
-        )
-    journal.note(
-        artifacts=tuple(
-            ArtifactRecord(item.path, item.size_bytes, item.sha256) for item in manifest.artifacts
-        )
-    )
 
 
 def _stopped(stop: CancelledError) -> Outcome:

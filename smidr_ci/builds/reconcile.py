@@ -12,10 +12,12 @@ __all__ = ["mark_interrupted_builds"]
 def mark_interrupted_builds(store: BuildStore) -> list[BuildRecord]:
     """Let every build that nobody drives any more end as `interrupted`; return those builds.
 
-    Their containers may still run: `smidr doctor` finds them.
+    An agent's builds wait for the next agent. Containers may still run: `smidr doctor` finds them.
     """
     marked = []
     for orphan in store.find_orphans():
+        if orphan.is_resumable:
+            continue
         try:
             marked.append(store.mark_interrupted(orphan.build_id))
         except UsageError:

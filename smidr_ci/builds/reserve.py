@@ -6,8 +6,7 @@ import contextlib
 import os
 import tempfile
 from pathlib import Path
-from types import TracebackType
-from typing import Final, Self
+from typing import Final
 
 from smidr_ci.files import as_host_error
 
@@ -17,31 +16,23 @@ _BYTES: Final = 1024 * 1024
 
 
 class Reserve:
-    """One megabyte in a file without a name: the kernel frees it when this process dies.
-
-    Raises `HostError` (kind `disk`) when there is not even that much.
-    """
+    """One megabyte in a file without a name: the kernel frees it when this process dies."""
 
     def __init__(self, folder: Path, size_bytes: int = _BYTES) -> None:
+        self._folder = folder
+        self._size_bytes = size_bytes
+        self._held = contextlib.ExitStack()
+
+    def take(self) -> None:
+        """Hold the space; raises `HostError` (kind `disk`) when there is not even that much."""
         with contextlib.ExitStack() as stack:
             try:
-                file = stack.enter_context(tempfile.TemporaryFile(dir=folder))
-                os.posix_fallocate(file.fileno(), 0, size_bytes)
+                file = stack.enter_context(tempfile.TemporaryFile(dir=self._folder))
+                os.posix_fallocate(file.fileno(), 0, self._size_bytes)
             except OSError as error:
-                raise as_host_error(error, "can't begin a build", folder) from error
+                raise as_host_error(error, "can't begin a build", self._folder) from error
             self._held = stack.pop_all()
 
     def give_back(self) -> None:
         """Free the space; a second call does nothing."""
         self._held.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.give_back()

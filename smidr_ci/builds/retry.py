@@ -27,10 +27,11 @@ class Retries:
     object is set aside under `<sstate>/damaged/`.
     """
 
-    def __init__(self, sstate: Path) -> None:
+    def __init__(self, sstate: Path, fetches: int = 0, *, has_set_aside: bool = False) -> None:
         self._sstate = sstate
-        self._fetches = 0
-        self._has_set_aside = False
+        self.fetches = fetches
+        """Tries after a network failure so far."""
+        self.has_set_aside = has_set_aside
         self.delay_s = 0.0
         """Seconds to wait before the next try."""
 
@@ -46,18 +47,18 @@ class Retries:
         return None
 
     def _after_fetch(self, finding: Finding) -> str | None:
-        if self._fetches >= len(_FETCH_DELAYS_S):
+        if self.fetches >= len(_FETCH_DELAYS_S):
             return None
-        self.delay_s = _FETCH_DELAYS_S[self._fetches]
-        self._fetches += 1
+        self.delay_s = _FETCH_DELAYS_S[self.fetches]
+        self.fetches += 1
         return f"{finding.recipe or 'a source'} could not be fetched"
 
     def _after_damage(self, finding: Finding) -> str | None:
         text = "\n".join([finding.message, *(line.text for line in finding.excerpt)])
         match = _OBJECT.search(text)
-        if self._has_set_aside or match is None or not self._set_aside(match[1]):
+        if self.has_set_aside or match is None or not self._set_aside(match[1]):
             return None
-        self._has_set_aside, self.delay_s = True, 0.0
+        self.has_set_aside, self.delay_s = True, 0.0
         return f"a damaged sstate object was set aside ({Path(match[1]).name})"
 
     def _set_aside(self, name: str) -> bool:

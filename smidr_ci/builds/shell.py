@@ -12,6 +12,7 @@ from smidr_ci.bitbake.driver_files import shell_command
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.ids import new_build_id
 from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.order import order_of, request_for
 from smidr_ci.builds.places import Places, places_for
 from smidr_ci.builds.preparation import Preparation, equip, furnish, prepare
 from smidr_ci.builds.request import BuildRequest
@@ -30,6 +31,9 @@ def request_of(host: Host, record: BuildRecord) -> BuildRequest:
 
     A local layer is taken as it is now. Raises `ConfigError`.
     """
+    if record.order:
+        request = request_for(host, order_of(record))
+        return replace(request, project=_pinned(request.project, record))
     path = Path(record.config_path)
     project = load_project_text(
         record.config_text,

@@ -295,6 +295,7 @@ def _handle(entry: Mapping[str, Any]) -> Handle:
         container_id=str(entry["Id"]),
         is_running=entry.get("State") in {"running", "paused", "restarting"},
         role=str(labels.get(ROLE_LABEL, "build")),
+        has_started=entry.get("State") != "created",
     )
 
 

@@ -62,6 +62,8 @@ class Handle:
     container_id: str
     is_running: bool = True
     role: str = "build"
+    has_started: bool = True
+    """False when whoever created it died before the start."""
 
 
 @dataclass(frozen=True)

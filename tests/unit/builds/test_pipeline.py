@@ -263,11 +263,13 @@ def test_retention_tells_alike_directory_names_apart(builds: Builds) -> None:
 
 
 def test_a_reserve_frees_its_space_on_a_full_disk(tmp_path: Path) -> None:
-    with small_disk(tmp_path / "disk", "3m") as disk, Reserve(disk) as reserve:
+    with small_disk(tmp_path / "disk", "3m") as disk:
+        reserve = Reserve(disk)
+        reserve.take()
         assert list(disk.iterdir()) == []
         fill(disk)
         with pytest.raises(HostError) as caught:
-            Reserve(disk)
+            Reserve(disk).take()
         assert caught.value.kind is FailureKind.DISK
         reserve.give_back()
         reserve.give_back()
