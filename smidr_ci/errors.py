@@ -27,6 +27,7 @@ __all__ = [
     "NotFoundError",
     "SmidrError",
     "TooLargeError",
+    "UnauthenticatedError",
     "UsageError",
 ]
 
@@ -187,9 +188,16 @@ class HostError(SmidrError):
 class BusyError(HostError):
     """The agent takes no more now: it drains, its queue is full, or somebody asks too often."""
 
+    retry_after_s: float | None = None
+    """Somebody asks too often: when it makes sense to ask again."""
+
 
 class ForbiddenError(UsageError):
     """Whoever asks is not known, or may not do this."""
+
+
+class UnauthenticatedError(ForbiddenError):
+    """Whoever asks has not shown who they are."""
 
 
 class AgentUnreachableError(HostError):

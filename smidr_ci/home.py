@@ -57,6 +57,11 @@ class Home:
         return self.root / "grpc.sock"
 
     @property
+    def local_token(self) -> Path:
+        """What lets this user's programs in over TCP on this host; anew with each agent."""
+        return self.root / "local-token"
+
+    @property
     def incoming(self) -> Path:
         """What came with orders that are not builds yet."""
         return self.root / "incoming"

@@ -22,9 +22,9 @@ def upgrade() -> None:
     op.create_table(
         "tokens",
         sa.Column("token_id", sa.String(16), primary_key=True),
-        sa.Column("name", sa.String(128), nullable=False),
+        sa.Column("name", sa.String(64), nullable=False),
         sa.Column("digest", sa.String(64), nullable=False, unique=True),
-        sa.Column("scopes", sa.JSON, nullable=False),
+        sa.Column("scope", sa.String(16), nullable=False),
         sa.Column("created", sa.DateTime, nullable=False),
         sa.Column("expires", sa.DateTime),
         sa.Column("revoked", sa.DateTime),
