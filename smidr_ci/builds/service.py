@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from smidr_ci.bitbake.progress import Progress
 from smidr_ci.builds.model import BuildRecord
-from smidr_ci.builds.order import Order
 from smidr_ci.cancel import CancelLevel
+
+if TYPE_CHECKING:  # clients need the views alone, and not what a host needs for an order
+    from smidr_ci.builds.order import Order
 
 __all__ = ["BuildService", "BuildView", "Note"]
 
