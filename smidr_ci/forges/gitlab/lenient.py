@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from smidr_ci.errors import FailureKind, SmidrError
+from smidr_ci.forges.errors import ForgeError
 
 __all__ = ["Fields", "PayloadError"]
 
@@ -16,10 +16,8 @@ _TRUE: Final = frozenset({"true", "1", "t", "yes"})
 _FALSE: Final = frozenset({"false", "0", "f", "no", ""})
 
 
-class PayloadError(SmidrError):
+class PayloadError(ForgeError):
     """What the server sent is not what the protocol says; `where` is the place in the JSON."""
-
-    kind = FailureKind.FORGE
 
     def __init__(self, where: str, expected: str) -> None:
         super().__init__(

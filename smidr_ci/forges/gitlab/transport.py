@@ -1,0 +1,329 @@
+"""HTTP as the runner protocol wants it: headers, correlation ids, redirects, retries, time limits.
+
+It sits below every call; a caller sees one answer, or `ForgeUnreachableError`.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import io
+import json
+import logging
+import platform
+import random
+import re
+import threading
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any, Final
+from urllib.parse import urlencode, urljoin, urlsplit
+
+import requests
+from requests.structures import CaseInsensitiveDict
+
+from smidr_ci import __version__
+from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.forges.errors import ForgeError, ForgeUnreachableError
+from smidr_ci.forges.gitlab.sessions import Sockets, open_session
+from smidr_ci.forges.gitlab.tls import TlsFiles
+from smidr_ci.text import printable
+
+__all__ = [
+    "USER_AGENT",
+    "Call",
+    "Limits",
+    "OnCall",
+    "Pause",
+    "Reply",
+    "Transport",
+    "api_url",
+]
+
+log = logging.getLogger(__name__)
+
+USER_AGENT: Final = (
+    f"smidr-ci {__version__} (python {platform.python_version()}; "
+    f"{platform.system().lower()}/{platform.machine()})"
+)
+Pause = Callable[[float], bool]
+"""Waits so many seconds; True when to stop waiting and trying."""
+OnCall = Callable[[str, str], None]
+"""Called after each HTTP exchange: name of the operation, status code or `unreachable`."""
+
+_RETRIED: Final = frozenset({408, 429, 500, 502, 503, 504})
+_ATTEMPTS: Final = 5
+_FIRST_WAIT_S: Final = 0.1
+_LONGEST_BACKOFF_S: Final = 60.0
+_LONGEST_WAIT_S: Final = 3600.0
+_REDIRECTS: Final = 10
+_MAX_ANSWER: Final = 64 * 1024 * 1024
+_XML_MESSAGE: Final = re.compile(r"<(Code|Message)>([^<]{1,300})</\1>")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Seconds until a call is given up."""
+
+    connect_s: float = 30.0
+    headers_s: float = 600.0
+    """Longer than any long poll of the server."""
+    whole_s: float = 3600.0
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request; its body is bytes, so that it can be sent again from the start."""
+
+    operation: str
+    """Name in metrics and logs."""
+    method: str
+    path: str
+    """Below `/api/v4/`."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer, whole."""
+
+    status: int
+    headers: CaseInsensitiveDict[str]
+    body: bytes
+    correlation_id: str
+    url: str
+    attempts: int = 1
+
+    def json(self) -> Any:  # noqa: ANN401 - whatever the server sent
+        """The body of a success; raises `ForgeError` when it is not JSON."""
+        media = self.headers.get("Content-Type", "").partition(";")[0].strip().lower()
+        try:
+            if media != "application/json":
+                raise ValueError(f"its type is {media or 'not given'}")
+            return json.loads(self.body)
+        except (ValueError, RecursionError) as error:
+            raise ForgeError(
+                f"the answer is not JSON: {printable(str(error))[:200]}",
+                where=self.url,
+                hint="The URL must be that of the GitLab instance; is there a login page or proxy?",
+                status=self.status,
+            ) from error
+
+    @property
+    def message(self) -> str:
+        """What the server says about an error, in one line; empty when it says nothing."""
+        text = self.body[:100_000].decode("utf-8", "replace")
+        try:
+            found = json.loads(text)
+        except (ValueError, RecursionError):
+            parts = [value for _, value in _XML_MESSAGE.findall(text)]
+            return printable(": ".join(parts))[:500]
+        if isinstance(found, dict):
+            found = found.get("message") or found.get("error") or ""
+        return printable(_flat(found))[:500]
+
+
+def _flat(message: object) -> str:
+    if isinstance(message, dict):
+        return "; ".join(f"{key}: {_flat(value)}" for key, value in message.items())
+    if isinstance(message, list):
+        return ", ".join(_flat(item) for item in message)
+    return str(message)
+
+
+def api_url(url: str) -> str:
+    """`<url>/api/v4/` of an instance's address; raises `ForgeError` for what is none."""
+    try:
+        parts = urlsplit(url.strip())
+        is_good = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        parts, is_good = urlsplit(""), False
+    if not is_good or parts.username is not None or parts.query or parts.fragment:
+        raise ForgeError(
+            f"{printable(url)[:200]!r} is not the address of a GitLab instance"
+            if parts.username is None
+            else "the address of the GitLab instance must not hold a user name or password",
+            hint="Write it as https://gitlab.example.com, with a path when it lies below one.",
+        )
+    base = url.strip().rstrip("/")
+    return base.removesuffix("/ci").rstrip("/") + "/api/v4/"
+
+
+class Transport:
+    """Calls to one server; all methods may be used from any thread.
+
+    `pause` waits between attempts and ends the trying when it returns True.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        tls: TlsFiles | None = None,
+        clock: Clock | None = None,
+        pause: Pause | None = None,
+        on_call: OnCall | None = None,
+        limits: Limits | None = None,
+        pool_size: int = 10,
+    ) -> None:
+        self.base = api_url(url)
+        self.limits = limits or Limits()
+        self._tls = tls or TlsFiles()
+        self._clock = clock or SystemClock()
+        self._ended = threading.Event()
+        self._pause = pause or self._ended.wait
+        self._on_call = on_call or (lambda _operation, _outcome: None)
+        self._pool_size = pool_size
+        self._lock = threading.Lock()
+        self._sockets = Sockets()
+        self._session: requests.Session | None = None
+        self._stamp: tuple[int, ...] = ()
+
+    def close(self) -> None:
+        """Close idle connections; a later call opens new ones."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    def end(self) -> None:
+        """End calls that run (a long poll, a wait) and all that come: they find no server."""
+        self._ended.set()
+        self._sockets.end()
+
+    def session(self) -> requests.Session:
+        """The session with this server's TLS files, for streams; new after these files change."""
+        with self._lock:
+            stamp = self._tls.stamp
+            if self._session is None or stamp != self._stamp:
+                if self._session is not None:
+                    self._session.close()  # calls that run keep their connections
+                context = self._tls.context()
+                self._session = open_session(context, self._sockets, pool_size=self._pool_size)
+                self._stamp = stamp
+            return self._session
+
+    def headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
+        """What every request carries, with a new correlation id."""
+        return {"User-Agent": USER_AGENT, "X-Request-Id": uuid.uuid4().hex, **(extra or {})}
+
+    def send(self, call: Call) -> Reply:
+        """The answer after at most five attempts; raises `ForgeUnreachableError` without one."""
+        headers = self.headers(call.headers)
+        backoff = _FIRST_WAIT_S
+        for attempt in range(1, _ATTEMPTS + 1):
+            reply = self._exchange(call, headers, attempt)
+            if not _is_retried(reply.status) or attempt == _ATTEMPTS:
+                return reply
+            # Spread: many runners would come back at the same moment.
+            wait = self._asked_wait(reply) or backoff * random.uniform(0.5, 1.0)  # noqa: S311
+            backoff = min(backoff * 2, _LONGEST_BACKOFF_S)
+            log.info(
+                "%s answered %s, next try in %.1f s (%s)",
+                call.operation,
+                reply.status,
+                wait,
+                reply.correlation_id,
+            )
+            if self._pause(wait):
+                return reply
+        raise AssertionError("unreachable")
+
+    def _exchange(self, call: Call, headers: Mapping[str, str], attempt: int) -> Reply:
+        url = urljoin(self.base, call.path)
+        if call.params:
+            url = f"{url}?{urlencode(call.params)}"
+        for _ in range(_REDIRECTS):
+            reply = self._once(call, url, headers, attempt)
+            target = reply.headers.get("Location")
+            if reply.status not in {307, 308} or not target:
+                return reply
+            url = _redirected(url, target)
+        raise ForgeUnreachableError("the server redirects without end", where=self.base)
+
+    def _once(self, call: Call, url: str, headers: Mapping[str, str], attempt: int) -> Reply:
+        limits = self.limits
+        if self._ended.is_set():
+            raise ForgeUnreachableError("stopped", where=self.base)
+        try:
+            # As a stream the body goes out in blocks, each with a time limit of its own.
+            response = self.session().request(
+                call.method,
+                url,
+                data=io.BytesIO(call.body) if call.body else call.body,
+                headers=dict(headers),
+                timeout=(limits.connect_s, limits.headers_s),
+                allow_redirects=False,
+                stream=True,
+            )
+            with response:
+                body = self._read(response)
+        except (requests.RequestException, OSError, ValueError) as error:
+            self._on_call(call.operation, "unreachable")
+            raise _unreachable(error, url) from error
+        self._on_call(call.operation, str(response.status_code))
+        sent_id = headers.get("X-Request-Id", "")
+        answered_id = printable(response.headers.get("X-Request-Id") or sent_id)[:100]
+        return Reply(response.status_code, response.headers, body, answered_id, url, attempt)
+
+    def _read(self, response: requests.Response) -> bytes:
+        deadline = self._clock.monotonic() + self.limits.whole_s
+        parts, size = [], 0
+        for part in response.iter_content(64 * 1024):
+            parts.append(part)
+            size += len(part)
+            if size > _MAX_ANSWER:
+                raise ValueError("the answer is longer than 64 MiB")
+            if self._clock.monotonic() > deadline:
+                raise ValueError("the answer takes too long")
+        return b"".join(parts)
+
+    def _asked_wait(self, reply: Reply) -> float | None:
+        """Seconds that the server asks for, None when it names none."""
+        reset = _date(reply.headers.get("RateLimit-ResetTime", ""))
+        wait = reset - self._clock.now().timestamp() if reset is not None else 0.0
+        if wait <= 0:
+            text = reply.headers.get("Retry-After", "").strip()
+            wait = float(text) if text.isascii() and text.isdigit() and len(text) < 10 else 0.0
+        return min(wait, _LONGEST_WAIT_S) if wait > 0 else None
+
+
+def _is_retried(status: int) -> bool:
+    return status in _RETRIED or status >= 512
+
+
+def _date(text: str) -> float | None:
+    try:
+        moment = email.utils.parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _redirected(url: str, target: str) -> str:
+    found = urljoin(url, target)
+    is_downgrade = urlsplit(url).scheme == "https" and urlsplit(found).scheme != "https"
+    if is_downgrade or urlsplit(found).scheme not in {"http", "https"}:
+        raise ForgeUnreachableError(
+            f"the server redirects to {printable(found)[:200]}, where a token must not go",
+            where=url,
+            hint="Register the runner with the address that it redirects to.",
+            is_misconfigured=True,
+        )
+    return found
+
+
+def _unreachable(error: Exception, url: str) -> ForgeUnreachableError:
+    if isinstance(error, ForgeUnreachableError):
+        return error
+    is_tls = isinstance(error, requests.exceptions.SSLError)
+    shown = printable(str(error))[:300] or type(error).__name__
+    hint = "Does the address answer from this host, and is the network up?"
+    if is_tls:
+        hint = "Give the authority's certificate with --tls-ca-file, or mend the server's."
+    return ForgeUnreachableError(
+        f"no answer from the server: {shown}", where=url, hint=hint, is_misconfigured=is_tls
+    )
