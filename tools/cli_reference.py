@@ -19,6 +19,10 @@ _INTRO: Final = Path(__file__).with_name("cli_intro.md")
 _ENVIRONMENT: Final = (
     ("`SMIDR_HOME`", "where state and caches are kept; default `~/.smidr`"),
     (
+        "`SMIDR_MAX_CONCURRENT_BUILDS`",
+        "builds that the agent runs at once; wins over `limits` in `agent.yaml`",
+    ),
+    (
         "`DOCKER_HOST`",
         "address of the container engine, as docker takes it; `engine.url` in `agent.yaml` wins",
     ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
+from smidr_ci.builds.cgroup import CGROUP, cpu_quota, memory_limit_bytes
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.models import ProjectConfig
 
@@ -56,22 +58,33 @@ class Parallelism:
     make_jobs: int
 
 
-def host_cpus() -> int:
-    """CPUs that this process may use."""
-    return len(os.sched_getaffinity(0))
+def host_cpus(cgroup: Path = CGROUP) -> int:
+    """CPUs that this process may use: its affinity, and the quota of the container it runs in."""
+    cpus, quota = len(os.sched_getaffinity(0)), cpu_quota(cgroup)
+    return cpus if quota is None else max(1, min(cpus, int(quota)))
 
 
-def host_memory_bytes() -> int:
-    """The host's real memory in bytes."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def host_memory_bytes(cgroup: Path = CGROUP) -> int:
+    """The host's real memory in bytes, or the limit of the container that smidr runs in."""
+    real = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return min(real, memory_limit_bytes(cgroup) or real)
 
 
 def parallelism_for(
-    config: ProjectConfig, allowance: Allowance, *, cpus: int, memory_bytes: int
+    config: ProjectConfig,
+    allowance: Allowance,
+    *,
+    cpus: int,
+    memory_bytes: int,
+    builds: int = 1,
 ) -> Parallelism:
-    """What the config says, else as many as allowance and host (`cpus`, `memory_bytes`) let run."""
-    usable_cpus = min(cpus, allowance.cpus or cpus)
-    usable_bytes = min(memory_bytes, allowance.memory_bytes or memory_bytes)
+    """What the config says, else as many as allowance and host (`cpus`, `memory_bytes`) let run.
+
+    Where no limit says what the build may use, it gets an even share of a host that runs so many
+    `builds` side by side.
+    """
+    usable_cpus = min(cpus, allowance.cpus or cpus / builds)
+    usable_bytes = min(memory_bytes, allowance.memory_bytes or memory_bytes // builds)
     fitting = max(1, min(int(usable_cpus), usable_bytes // _BYTES_PER_JOB))
     return Parallelism(
         threads=config.build.bb_number_threads or fitting,

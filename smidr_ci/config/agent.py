@@ -18,7 +18,7 @@ from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
-from smidr_ci.config.values import ConfValue, Flag, ImageReference, MemorySize, Word
+from smidr_ci.config.values import ConfValue, Count, Flag, ImageReference, MemorySize, Word
 from smidr_ci.errors import ConfigError
 
 __all__ = [
@@ -68,6 +68,14 @@ Address = Annotated[
 MirrorUrl = Annotated[
     str,
     Matching("URL", r"(https?|file)://[^\s\x00-\x1f\x7f]{1,1024}", "the URL of a Debian mirror"),
+]
+Customer = Annotated[
+    str,
+    Matching(
+        "customer",
+        "[a-z0-9]([a-z0-9._-]{0,46}[a-z0-9])?",
+        "a customer's name: 1 to 48 of a-z, 0-9 and . _ - (a letter or digit at both ends)",
+    ),
 ]
 Seconds = Annotated[float, Field(gt=0, le=86_400), Strict(), Called("seconds")]
 
@@ -171,8 +179,28 @@ class Limits(Model):
     """CPUs of each build; a project may ask for less. The default is no limit."""
     memory_per_build: MemorySize | None = None
     """Memory of each build; a project may ask for less. The default is no limit."""
-    min_free_disk: MemorySize = 10 * 1024**3
-    """Start no build when less is free under `$SMIDR_HOME`."""
+    max_concurrent_builds: (
+        Annotated[int, Field(ge=1, le=1000), Strict(), Called("number")] | None
+    ) = None
+    """Builds that the agent runs at once; the variable `SMIDR_MAX_CONCURRENT_BUILDS` wins over it.
+    The default is as many as `cpus_per_build` goes into the host's CPUs; without that key, one per
+    8 CPUs and 8G of memory. At least one."""
+    builds_per_customer: Count = 1
+    """Builds of the same customer that run at once."""
+    customers: Annotated[dict[Customer, Count], Called("names and numbers")] = Field(
+        default_factory=dict
+    )
+    """Customers that may run another number of builds at once: `{acme: 2}`."""
+    memory_budget: MemorySize | None = None
+    """What the memory of all running builds may come to; a build without a limit counts as its
+    even share, one with a higher limit than this runs alone. The default is 90 % of the host's."""
+    max_memory_pressure: Annotated[float, Field(ge=0, le=100), Strict(), Called("percent")] = 20
+    """Start no build when tasks of this host stood still for want of memory for more of the last
+    ten seconds (PSI, `some avg10`); 0 does not look."""
+    min_free_disk: MemorySize = 20 * 1024**3
+    """Start no build when less is free on a file system that builds write to."""
+    min_free_disk_percent: Annotated[float, Field(ge=0, le=99), Strict(), Called("percent")] = 10
+    """The same in percent of the file system, for its bytes and for its inodes."""
     kept_workspaces_size: MemorySize = 100 * 1024**3
     """Disk for the workspaces of failed builds; the oldest go first."""
     kept_workspaces_count: Annotated[int, Field(ge=0, le=10_000), Strict(), Called("number")] = 10

@@ -28,7 +28,7 @@ from tests.fakes.runtime import FakeContainer, FakeRuntime
 
 __all__ = ["Bench", "Seen"]
 
-_ROOMY = {"limits": {"min_free_disk": 1}}
+_ROOMY = {"limits": {"min_free_disk": 1, "min_free_disk_percent": 0}}
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,13 @@ from urllib.parse import unquote
 
 import pytest
 
+from smidr_ci.builds.admission import HostAdmission, admission_of
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.places import places_for
+from smidr_ci.builds.scheduler import Scheduler
+from smidr_ci.builds.slots import Waiting, policy_of
 from smidr_ci.builds.views import record_as_dict
+from smidr_ci.caches.layout import FreeSpace
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.loader import load_project_text
 from smidr_ci.config.models import Container, ProjectConfig
@@ -303,7 +307,7 @@ def places(world: World, agent: AgentConfig) -> object:
 def build_with(world: World, agent: AgentConfig) -> Seen:
     """A build whose host has room enough, unless the settings say something of it."""
     if "min_free_disk" not in agent.limits.model_fields_set:
-        roomy = agent.limits.model_copy(update={"min_free_disk": 1})
+        roomy = agent.limits.model_copy(update={"min_free_disk": 1, "min_free_disk_percent": 0})
         agent = agent.model_copy(update={"limits": roomy})
     config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
     return world.build(config, agent)
@@ -333,6 +337,36 @@ def artifacts_place(world: World, agent: AgentConfig) -> object:
 
 def is_admitted(world: World, agent: AgentConfig) -> object:
     return build_with(world, agent).record.failure_kind
+
+
+def started(world: World, agent: AgentConfig) -> object:
+    """Which of four queued builds start on a host with two CPUs and 4 GiB, two of them at most."""
+    limits = {"max_concurrent_builds": 2, **agent.limits.model_dump(exclude_unset=True)}
+    agent = AgentConfig.model_validate({"limits": limits})
+    policy = policy_of(agent, {}, cpus=2, memory_bytes=4 * 1024**3)
+    scheduler = Scheduler(policy, admission(world, agent, pressure=0.0, free_percent=100))
+    for place, (customer, memory) in enumerate(
+        [("acme", None), ("acme", 1024**3), ("bravo", 1024**3), ("delta", None)]
+    ):
+        scheduler.add(Waiting(f"{customer}-{place:08x}", customer, place, memory))
+    while scheduler.take():
+        pass
+    return scheduler.running
+
+
+def admission(
+    world: World, agent: AgentConfig, *, pressure: float, free_percent: int
+) -> HostAdmission:
+    """The check of a host whose file systems have so much free, and whose memory is so short."""
+    space = FreeSpace(free_percent * 10**12, 10**14, 1, 1)
+    real = admission_of(agent, world.bench.host().home)
+    return replace(real, free=lambda _: space, pressure=lambda: pressure)
+
+
+def refused(world: World, agent: AgentConfig) -> object:
+    """Why no build starts on a host with half of its disk free, and some pressure on memory."""
+    build = Waiting("acme-00000000", "acme", 1)
+    return admission(world, agent, pressure=30.0, free_percent=50).check(build)
 
 
 def is_failure_kept(world: World, agent: AgentConfig) -> object:
@@ -382,7 +416,13 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "images.extra_apt_sources": bootstrapped_image,
     "limits.cpus_per_build": threads_and_container("cpus"),
     "limits.memory_per_build": threads_and_container("memory_bytes"),
+    "limits.max_concurrent_builds": started,
+    "limits.builds_per_customer": started,
+    "limits.customers": started,
+    "limits.memory_budget": started,
+    "limits.max_memory_pressure": refused,
     "limits.min_free_disk": is_admitted,
+    "limits.min_free_disk_percent": refused,
     "limits.kept_workspaces_size": is_failure_kept,
     "limits.kept_workspaces_count": is_failure_kept,
     "directories.downloads": places,
@@ -426,7 +466,8 @@ def test_another_version_of_the_format_is_refused() -> None:
 def test_the_project_can_lower_the_operators_limits_but_not_raise_them(world: World) -> None:
     def limited(project: dict[str, object], operator: dict[str, object]) -> Seen:
         config = {"name": "project", "build": {"image": "image"}, "container": project}
-        agent = AgentConfig.model_validate({"limits": {"min_free_disk": 1, **operator}})
+        roomy = {"min_free_disk": 1, "min_free_disk_percent": 0}
+        agent = AgentConfig.model_validate({"limits": {**roomy, **operator}})
         return world.build(ProjectConfig.model_validate(config), agent)
 
     operator: dict[str, object] = {"cpus_per_build": 1, "memory_per_build": "4G"}
