@@ -13,7 +13,7 @@ from smidr_ci.builds.admission import Admission
 from smidr_ci.builds.line import Line
 from smidr_ci.builds.slots import Policy, Waiting
 
-__all__ = ["Scheduler"]
+__all__ = ["Policy", "Scheduler", "Waiting"]
 
 _DRAINS = "the agent drains and starts no more builds"
 _NEXT = "about to start"
@@ -110,10 +110,10 @@ class Scheduler:
             return tuple(build.build_id for build in self._line.waiting())
 
     @property
-    def policy(self) -> Policy:
-        """The limits as they are now."""
+    def max_running(self) -> int:
+        """How many builds may run at once; those that were resumed may be more."""
         with self._lock:
-            return self._line.policy
+            return self._line.policy.max_builds
 
     @property
     def wants_recheck(self) -> bool:
@@ -123,14 +123,14 @@ class Scheduler:
 
     @property
     def is_draining(self) -> bool:
-        """Whether nothing starts any more; may be set, and taken back."""
+        """Whether nothing starts any more."""
         with self._lock:
             return self._is_draining
 
-    @is_draining.setter
-    def is_draining(self, value: bool) -> None:
+    def drain(self) -> None:
+        """Start nothing any more; builds may still be added, and wait."""
         with self._lock:
-            self._is_draining = value
+            self._is_draining = True
 
     def reconfigure(self, policy: Policy, admission: Admission) -> None:
         """Go on with other limits; what runs goes on, also beyond them."""

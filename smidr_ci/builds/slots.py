@@ -7,16 +7,20 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.parallelism import allowance_of, host_cpus, host_memory_bytes
 from smidr_ci.config.agent import AgentConfig, Limits
+from smidr_ci.config.models import ProjectConfig
 from smidr_ci.errors import ConfigError
 
-__all__ = ["MAX_BUILDS_VARIABLE", "Amount", "Policy", "Waiting", "policy_of"]
+__all__ = ["MAX_BUILDS_VARIABLE", "Amount", "Policy", "Waiting", "policy_of", "waiting_of"]
 
 MAX_BUILDS_VARIABLE: Final = "SMIDR_MAX_CONCURRENT_BUILDS"
 
+_GIB: Final = 1024**3
 _MOST_BUILDS: Final = 1000
 _USUAL_CPUS: Final = 8
-_USUAL_BYTES: Final = 8 * 1024**3
+_USUAL_BYTES: Final = 8 * _GIB
 # A build's tasks times the jobs of each make it slow to gain from more than eight CPUs of its own,
 # and C++ linkers and Rust make a build that has less than 8 GiB fail.
 _MEMORY_SHARE: Final = 0.9
@@ -88,15 +92,45 @@ class Policy:
         cpus = share.millicpus if build.cpus is None else _millicpus(build.cpus)
         return Amount(min(memory, budget.memory_bytes), min(cpus, budget.millicpus))
 
+    def check_fits(self, build: Waiting) -> str | None:
+        """What to tell who orders a build with larger limits than all builds have together.
+
+        It is taken nevertheless, since a limit is not what a build uses, and runs alone.
+        """
+        if (build.memory_bytes or 0) <= self.memory_bytes:
+            return None
+        return (
+            f"may use {(build.memory_bytes or 0) / _GIB:.1f} GiB of memory, and all builds of this"
+            f" host together {self.memory_bytes / _GIB:.1f} GiB: it runs alone"
+        )
+
+
+def waiting_of(record: BuildRecord, config: ProjectConfig, agent: AgentConfig) -> Waiting:
+    """A queued build as it stands in line: by the time of its order, also after a restart."""
+    allowance = allowance_of(config, agent)
+    return Waiting(
+        build_id=record.build_id,
+        customer=record.customer,
+        position=int(record.created.timestamp() * 1_000_000),
+        memory_bytes=allowance.memory_bytes,
+        cpus=allowance.cpus,
+    )
+
 
 def policy_of(
-    agent: AgentConfig, environ: Mapping[str, str], *, cpus: int, memory_bytes: int
+    agent: AgentConfig,
+    environ: Mapping[str, str],
+    *,
+    cpus: int | None = None,
+    memory_bytes: int | None = None,
 ) -> Policy:
-    """The limits for a host with so many CPUs and so much real memory.
+    """The limits for a host with so many CPUs and so much real memory; None is this host's.
 
     SMIDR_MAX_CONCURRENT_BUILDS wins over agent.yaml. Raises `ConfigError` when it is no number.
     """
     limits = agent.limits
+    cpus = cpus or host_cpus()
+    memory_bytes = memory_bytes or host_memory_bytes()
     budget = limits.memory_budget or int(memory_bytes * _MEMORY_SHARE)
     chosen = _from_environment(environ) or limits.max_concurrent_builds
     return Policy(
