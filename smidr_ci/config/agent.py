@@ -8,7 +8,7 @@ from __future__ import annotations
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, model_validator
 
@@ -24,6 +24,7 @@ from smidr_ci.errors import ConfigError
 __all__ = [
     "AgentConfig",
     "AgentDirectories",
+    "Api",
     "Credential",
     "Engine",
     "Git",
@@ -77,6 +78,18 @@ Customer = Annotated[
         "a customer's name: 1 to 48 of a-z, 0-9 and . _ - (a letter or digit at both ends)",
     ),
 ]
+ListenAddress = Annotated[
+    str,
+    Matching(
+        "HOST:PORT",
+        r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{0,253}):[0-9]{1,5}",
+        "an address such as 127.0.0.1:50051 or :50051",
+    ),
+]
+CertificateName = Annotated[
+    str, Matching("name", r"[^\x00-\x1f\x7f]{1,256}", "the name in a certificate")
+]
+ClientScope = Literal["read", "build", "admin"]
 Seconds = Annotated[float, Field(gt=0, le=86_400), Strict(), Called("seconds")]
 
 
@@ -185,6 +198,8 @@ class Limits(Model):
     """Builds that the agent runs at once; the variable `SMIDR_MAX_CONCURRENT_BUILDS` wins over it.
     The default is as many as `cpus_per_build` goes into the host's CPUs; without that key, one per
     8 CPUs and 8G of memory. At least one."""
+    max_queued_builds: Annotated[int, Field(ge=1, le=100_000), Strict(), Called("number")] = 1000
+    """Builds that may wait for the agent; it refuses more."""
     builds_per_customer: Count = 1
     """Builds of the same customer that run at once."""
     customers: Annotated[dict[Customer, Count], Called("names and numbers")] = Field(
@@ -222,6 +237,51 @@ class AgentDirectories(Model):
     """What builds left."""
 
 
+class Api(Model):
+    """The agent's API over the network; over its unix sockets it always answers."""
+
+    address: ListenAddress | None = None
+    """Where gRPC listens: `127.0.0.1:50051`, `[::1]:50051`, or `:50051` for all addresses. Any
+    but this host's own needs TLS. By default only the unix socket."""
+    http_address: ListenAddress | None = None
+    """The same for HTTP."""
+    tls_certificate_file: HostFile | None = None
+    """The server's certificate with its chain, PEM; used on all addresses."""
+    tls_key_file: HostFile | None = None
+    """Its private key, PEM, without passphrase."""
+    client_ca_file: HostFile | None = None
+    """Certificates of the authorities that sign clients' certificates, PEM: every client needs a
+    certificate then."""
+    client_certificates: Annotated[
+        dict[CertificateName, ClientScope], Called("names and scopes")
+    ] = Field(default_factory=dict)
+    """What a client without token may do: common or alternative name of its certificate, and
+    `read`, `build` or `admin`. Other certificates may `build`."""
+    requests_per_minute: Annotated[int, Field(ge=1, le=1_000_000), Strict(), Called("number")] = (
+        1200
+    )
+    """Requests of one caller over the network; as many may come at once."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if (self.tls_certificate_file is None) != (self.tls_key_file is None):
+            missing = "tls_key_file" if self.tls_key_file is None else "tls_certificate_file"
+            raise MisfitError("TLS needs a certificate and its key", (), f"Set {missing} too.")
+        if self.client_ca_file is not None and self.tls_certificate_file is None:
+            raise MisfitError(
+                "clients show certificates over TLS only",
+                ("client_ca_file",),
+                "Set tls_certificate_file and tls_key_file too.",
+            )
+        if self.client_certificates and self.client_ca_file is None:
+            raise MisfitError(
+                "no client's certificate is looked at without client_ca_file",
+                ("client_certificates",),
+                "Set client_ca_file, or remove this.",
+            )
+        return self
+
+
 class AgentConfig(Model):
     """The whole of `agent.yaml`; paths are absolute."""
 
@@ -241,6 +301,8 @@ class AgentConfig(Model):
     """How much builds may use."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
+    api: Api = Api()
+    """The agent's API over the network; over its unix sockets it always answers."""
 
 
 def load_agent(path: Path, *, home: Path | None = None) -> AgentConfig:
@@ -279,6 +341,11 @@ def _secret_problems(config: AgentConfig) -> Iterator[MisfitError]:
             if problem:
                 at: KeyPath = ("git", "credentials", index, key)
                 yield MisfitError(f"the file {path} {problem}", at, f"chmod 600 {path}")
+    key_file = config.api.tls_key_file
+    problem = _why_not_secret(key_file) if key_file is not None else None
+    if problem:
+        at = ("api", "tls_key_file")
+        yield MisfitError(f"the file {key_file} {problem}", at, f"chmod 600 {key_file}")
 
 
 def _why_not_secret(path: Path) -> str | None:

@@ -105,7 +105,12 @@ EXAMPLES: Mapping[str, Any] = {
 """One valid value per key of `smidr.yaml`, different from the default where there is another."""
 
 AGENT_BASELINE: Mapping[str, Any] = {
-    "git": {"credentials": [{"host": "git.example.com", "token_file": "/secrets/token"}]}
+    "git": {"credentials": [{"host": "git.example.com", "token_file": "/secrets/token"}]},
+    "api": {
+        "tls_certificate_file": "/secrets/server.pem",
+        "tls_key_file": "/secrets/server.key",
+        "client_ca_file": "/secrets/ca.pem",
+    },
 }
 """The `agent.yaml` that each example is put into."""
 
@@ -145,6 +150,13 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "directories.layers": "/srv/layers",
     "directories.workspaces": "/srv/workspaces",
     "directories.artifacts": "/srv/artifacts",
+    "api.address": "127.0.0.1:50051",
+    "api.http_address": "[::1]:8080",
+    "api.tls_certificate_file": "/secrets/renewed.pem",
+    "api.tls_key_file": "/secrets/renewed.key",
+    "api.client_ca_file": "/secrets/other-ca.pem",
+    "api.client_certificates": {"ops": "admin"},
+    "api.requests_per_minute": 3,
 }
 """One valid value per key of `agent.yaml`, different from the default."""
 

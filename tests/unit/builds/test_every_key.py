@@ -9,15 +9,21 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 
+from smidr_ci.api.addresses import plan_listening
+from smidr_ci.api.security import Security, Transport
+from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.admission import HostAdmission, admission_of
+from smidr_ci.builds.database import Database
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.places import places_for
 from smidr_ci.builds.scheduler import Scheduler
@@ -30,13 +36,14 @@ from smidr_ci.config.models import Container, ProjectConfig
 from smidr_ci.config.provider import with_provider_layers
 from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
-from smidr_ci.errors import ConfigError, FailureKind, ImageError, LayerError
+from smidr_ci.errors import BusyError, ConfigError, FailureKind, ImageError, LayerError
 from smidr_ci.images.store import ImageStore
 from smidr_ci.layers.discover import discover, select
 from smidr_ci.layers.entries import local_path
 from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
 from tests.fakes.bench import Bench, Seen
+from tests.fakes.certificates import Authority, write_key
 from tests.fakes.config_keys import (
     AGENT_BASELINE,
     AGENT_EXAMPLES,
@@ -392,6 +399,41 @@ def pulled_image(world: World, agent: AgentConfig) -> object:
         world.is_image_present = True
 
 
+def listening(world: World, agent: AgentConfig) -> object:
+    """Where an agent with these settings listens and with which files, or what is wrong."""
+    authority = Authority(world.bench.root / "tls")
+    _, _, key = authority.issue("server")
+    authority.issue("renewed", key=key)
+    Authority(world.bench.root / "tls", "other-ca")
+    write_key(authority.folder / "renewed.key", ec.generate_private_key(ec.SECP256R1()))
+    files = ("tls_certificate_file", "tls_key_file", "client_ca_file")
+    moved = {name: authority.folder / getattr(agent.api, name).name for name in files}
+    settings = agent.api.model_copy(update={"address": agent.api.address or "127.0.0.1:1", **moved})
+    try:
+        plan = plan_listening(settings, datetime.now(UTC), has_tokens=True)
+    except ConfigError as error:
+        return error.message
+    assert plan.tls is not None
+    assert plan.tls.chain == moved["tls_certificate_file"].read_bytes()
+    assert plan.tls.client_ca == moved["client_ca_file"].read_bytes()
+    paths = [moved[name].name for name in files]
+    return plan.grpc, plan.http, paths
+
+
+def rights_of_ops(world: World, agent: AgentConfig) -> object:
+    """What the client with the certificate `ops` may do, and how many of 10 requests pass."""
+    store = world.bench.root / "tokens.db"
+    with closing(Database(store)) as database:
+        security = Security(TokenStore(database), agent.api, 1000, clock=world.bench.clock)
+        transport = Transport.tcp("203.0.113.5")
+        scopes = []
+        with suppress(BusyError):
+            for _ in range(10):
+                caller = security.authenticate(None, transport=transport, certificate=["ops"])
+                scopes.append(caller.scope)
+        return scopes
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -430,6 +472,13 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "directories.layers": places,
     "directories.workspaces": places,
     "directories.artifacts": artifacts_place,
+    "api.address": listening,
+    "api.http_address": listening,
+    "api.tls_certificate_file": listening,
+    "api.tls_key_file": listening,
+    "api.client_ca_file": listening,
+    "api.client_certificates": rights_of_ops,
+    "api.requests_per_minute": rights_of_ops,
 }
 """Key -> what the program makes of the operator's settings, by the part that uses the key."""
 
