@@ -146,6 +146,11 @@ class Engine:
                 self._facts = EngineFacts.from_answers(self.api.version(), self.api.info())
         return self._facts
 
+    def reach(self) -> None:
+        """Raise `EngineError` unless the engine answers now."""
+        with self.calling("reach the container engine"):
+            self.api.ping()
+
     def warm_up(self) -> None:
         """Load the SDK, connect and ask in the background; what goes wrong, the first use tells."""
         threading.Thread(target=self._try, name="engine", daemon=True).start()

@@ -39,7 +39,7 @@ def find_leftovers(host: Host) -> list[Leftover]:
         *(
             _workspace(workspaces, item)
             for item in workspaces.leftovers()
-            if item.build_id not in waiting
+            if item.build_id not in waiting and not _has_owner(host, item.build_id)
         ),
     ]
 
@@ -47,6 +47,11 @@ def find_leftovers(host: Host) -> list[Leftover]:
 def _is_owned(host: Host, handle: Handle) -> bool:
     # A shell's container ends with its terminal, and carries no build's claim.
     return handle.role not in {"build", "rebuilt"} or host.store.is_owned(handle.build_id)
+
+
+def _has_owner(host: Host, build_id: str) -> bool:
+    # An agent that has just begun owns builds whose workspaces it has not adopted yet.
+    return bool(build_id) and host.store.is_owned(build_id)
 
 
 def _workspaces(host: Host) -> WorkspaceStore:

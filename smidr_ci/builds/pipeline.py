@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
+from smidr_ci.builds.admission import admission_of
 from smidr_ci.builds.attempts import run_attempts
 from smidr_ci.builds.checkpoint import Checkpoint, Trail
 from smidr_ci.builds.enlist import enlist
@@ -21,13 +22,11 @@ from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.reserve import Reserve
 from smidr_ci.builds.retention import retire
 from smidr_ci.builds.tenancy import Tenancy, leased, take_over
-from smidr_ci.caches.layout import free_space
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import (
     CancelledError,
     EngineError,
     FailureKind,
-    HostError,
     SmidrError,
 )
 from smidr_ci.files import as_host_error
@@ -124,7 +123,7 @@ def _prepared(
     cancel.raise_if_cancelled()
     journal.enter(BuildState.PREPARING)
     journal.hold_room()
-    _admit(host, places)
+    admission_of(host.agent, host.home).require((places.workspaces,))
     targets, report = journal.record.targets, journal.observer.note
     prepared = prepare(host, request, targets, places, report, cancel)
     commits = {tree.name: tree.commit for tree in prepared.layers.trees}
@@ -160,21 +159,6 @@ def _build(
     is_worth_keeping = outcome.state is BuildState.FAILED and outcome.kind != FailureKind.DISK
     tenancy.is_kept = request.keep_workspace or is_worth_keeping
     return outcome
-
-
-def _admit(host: Host, places: Places) -> None:
-    """Refuse a build that would fill the disk; raises `HostError`."""
-    wanted = host.agent.limits.min_free_disk
-    for folder in (host.home.root, places.workspaces):
-        free = free_space(folder).free_bytes
-        if free < wanted:
-            raise HostError(
-                f"only {free / 1e9:.1f} GB are free, and a build wants {wanted / 1e9:.1f} GB",
-                where=str(folder),
-                hint="Free some space ('smidr artifacts clean' and 'smidr doctor' help), or lower"
-                f" limits.min_free_disk in {host.home.agent_config}.",
-                kind=FailureKind.DISK,
-            )
 
 
 def _stopped(stop: CancelledError) -> Outcome:

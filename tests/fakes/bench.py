@@ -79,7 +79,7 @@ class Bench:
         agent = agent or AgentConfig.model_validate(_ROOMY)
         host = Host(Home(self.root / "home"), agent, self.environ, self.clock)
         # Where `cached_property` keeps what it made.
-        vars(host).update(runtime=FakeRuntime(self._program), images=_Images())
+        vars(host).update(runtime=FakeRuntime(self.program), images=_Images())
         return host
 
     def loaded(self, config: ProjectConfig) -> LoadedProject:
@@ -100,7 +100,8 @@ class Bench:
         started = [spec for spec in vars(host)["runtime"].started if spec.role == "build"]
         return Seen(record, started[0] if started else None, dict(self._files))
 
-    def _program(self, container: FakeContainer) -> int:
+    def program(self, container: FakeContainer) -> int:
+        """What the container does: see the module."""
         if container.spec.role != "build":
             return 0
         build, control = container.host_path("/smidr/build"), container.host_path("/smidr/control")

@@ -1,0 +1,289 @@
+"""The agent: takes orders, runs their builds side by side, goes on with them after a restart."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from smidr_ci import __version__
+from smidr_ci.agent.feed import Feed, FeedObserver
+from smidr_ci.agent.recovery import recover, remove_leftovers
+from smidr_ci.agent.settings import Settings
+from smidr_ci.agent.status import AgentStatus, OutboxStatus
+from smidr_ci.builds.enlist import enlist
+from smidr_ci.builds.host import Host
+from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.order import Order, request_for
+from smidr_ci.builds.pipeline import drive
+from smidr_ci.builds.request import BuildRequest
+from smidr_ci.builds.service import BuildView
+from smidr_ci.cancel import CancelLevel, CancelToken
+from smidr_ci.errors import BusyError, EngineError, SmidrError
+from smidr_ci.locks import KernelLock
+
+__all__ = ["Agent"]
+
+_log = logging.getLogger(__name__)
+
+_RECHECK_S: Final = 5.0
+_TICK_S: Final = 20.0
+
+Finished = Callable[[BuildRecord], object]
+"""Takes a final record; called from the build's thread, must not raise."""
+
+
+class _Task:
+    """One build of this agent that is not over."""
+
+    def __init__(self, claim: KernelLock, cancel: CancelToken, observer: FeedObserver) -> None:
+        self.claim, self.cancel, self.observer = claim, cancel, observer
+        self.is_driven = False
+
+
+class Agent:
+    """Owns the builds of one host; a `BuildService`, with the process's own controls.
+
+    Builds run in daemon threads: when the process ends they are cut off at any point, and the
+    next agent goes on with them. All methods may be called from any thread.
+    """
+
+    def __init__(self, settings: Settings, finished: Sequence[Finished] = ()) -> None:
+        """`finished` hear of each build that ended; raises `ConfigError` for bad settings."""
+        self._settings = settings
+        self._scheduler = settings.scheduler()
+        self._finished = tuple(finished)
+        self._started = settings.host.clock.now()
+        self.feed = Feed(first_version=int(self._started.timestamp() * 1000))
+        self._tasks: dict[str, _Task] = {}
+        self._lock = threading.Lock()
+        self._wake = threading.Event()
+        self._ending = threading.Event()
+        self._problem = ""
+        self._has_lost_one = False
+        self._ticked = settings.host.clock.monotonic()
+        self.listening: tuple[str, ...] = ()
+        """Where the API answers; set by whoever serves it."""
+        self.outbox_status: Callable[[], tuple[OutboxStatus, ...]] = tuple
+
+    # What the API and the forges use: `BuildService`.
+
+    def submit(self, order: Order, source: Path | None = None) -> BuildRecord:
+        """Check an order, store it and queue it; the record is on disk when this returns."""
+        if self._scheduler.is_draining or self._ending.is_set():
+            raise BusyError("the agent takes nothing new: it drains", hint="Ask again later.")
+        host = self._settings.host
+        most = host.agent.limits.max_queued_builds
+        if len(self._scheduler.queued) >= most:
+            raise BusyError(
+                f"{most} builds wait already", hint="Ask again when some of them are over."
+            )
+        request = request_for(host, order)
+        record, claim = enlist(host, request, order, source)
+        self._queue(record, claim, request)
+        return record
+
+    def cancel(
+        self, build_id: str, reason: str, level: CancelLevel = CancelLevel.INTERRUPT
+    ) -> BuildRecord:
+        """Ask for a stop, which holds over a restart; a build that is over stays as it is."""
+        store = self._settings.host.store
+        record = store.get(build_id)
+        build_id = record.build_id
+        task = self._tasks.get(build_id)
+        if record.state.is_final or task is None:
+            return record
+        if not record.cancel_reason:
+            record = store.update(build_id, cancel_reason=reason)
+        task.observer.cancelling(reason)
+        task.cancel.cancel(reason, level)
+        if self._scheduler.drop(build_id):
+            self._launch(build_id)  # straight to its end, without a slot
+        return record
+
+    def view(self, build_id: str) -> BuildView:
+        """The build with this id or unique beginning; raises `UsageError`."""
+        view = self.feed.view(build_id)
+        if view is None:
+            # Version first: whoever closes the topic in between raises it once more.
+            version = self.feed.version
+            record = self._settings.host.store.get(build_id)
+            view = self.feed.view(record.build_id) or BuildView(version, record)
+        return view
+
+    def subscribe(self, build_id: str, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called after each change of a build; returns what ends that."""
+        return self.feed.subscribe(build_id, wake)
+
+    # What the process uses.
+
+    def start(self) -> None:
+        """Go on with what an earlier agent left, then begin to take from the queue."""
+        self._recover()
+        host = self._settings.host
+        threading.Thread(target=remove_leftovers, args=(host,), name="tidy", daemon=True).start()
+        threading.Thread(target=self._loop, name="scheduler", daemon=True).start()
+
+    def status(self) -> AgentStatus:
+        """One moment of the agent."""
+        reasons = self._scheduler.reasons()
+        problems = (*self._settings.problems, *((self._problem,) if self._problem else ()))
+        return AgentStatus(
+            version=__version__,
+            pid=os.getpid(),
+            started=self._started,
+            is_draining=self._scheduler.is_draining,
+            running=tuple(self._scheduler.running),
+            queued={item: self._problem or reasons.get(item, "") for item in reasons},
+            max_running=self._scheduler.max_running,
+            listening=self.listening,
+            outbox=self.outbox_status(),
+            problems=problems,
+            settings=self._settings.described(),
+        )
+
+    def drain(self) -> None:
+        """Take nothing new, and end when what runs is over; returns at once."""
+        self._scheduler.drain()
+        self._wake.set()
+
+    def stop(self, *, cancel_builds: bool = False) -> None:
+        """End; builds that run go on without the agent, or are cancelled first.
+
+        Returns at once; `ended` tells when the process may go.
+        """
+        if not cancel_builds:
+            self._ending.set()
+        else:
+            self._cancel_all()
+            self._scheduler.drain()
+            self._cancel_all()  # what came in between
+        self._wake.set()
+
+    def _cancel_all(self) -> None:
+        for build_id in list(self._tasks):
+            self.cancel(build_id, "The agent was stopped, with its builds.")
+
+    def reload(self) -> None:
+        """Read agent.yaml again; a bad one changes nothing and shows as a problem."""
+        self._settings.reload(self._scheduler)
+        self._wake.set()
+
+    def wait_until_ended(self, timeout_s: float | None = None) -> bool:
+        """Wait until the process may go: told to stop, or drained and nothing runs."""
+        return self._ending.wait(timeout_s)
+
+    def is_alive(self) -> bool:
+        """Whether the scheduler goes round: what a watchdog asks."""
+        return self._settings.host.clock.monotonic() - self._ticked < 3 * _TICK_S
+
+    # Inside.
+
+    def _queue(
+        self, record: BuildRecord, claim: KernelLock, request: BuildRequest | None = None
+    ) -> None:
+        cancel = CancelToken()
+        if record.cancel_reason:
+            cancel.cancel(record.cancel_reason)
+        observer = self.feed.observer(record)
+        with self._lock:
+            self._tasks[record.build_id] = _Task(claim, cancel, observer)
+        waiting = self._settings.waiting(record, request)
+        if record.state is not BuildState.QUEUED or record.cancel_reason:
+            self._scheduler.resume(waiting)
+            self._launch(record.build_id)
+        else:
+            self._scheduler.add(waiting)
+            self._wake.set()
+
+    def _recover(self) -> None:
+        self._has_lost_one = False
+        for record, claim in recover(self._settings.host):
+            _log.info("going on with build %s, which is %s", record.build_id, record.state)
+            self._queue(record, claim)
+
+    def _loop(self) -> None:
+        while not self._ending.is_set():
+            self._wake.clear()
+            self._ticked = self._settings.host.clock.monotonic()
+            try:
+                pause_s = self._take_what_may_start()
+            except Exception:  # noqa: BLE001 - the loop must outlive a bug in one round
+                _log.exception("the scheduler stumbled")
+                pause_s = _RECHECK_S
+            if self._scheduler.is_draining and not self._driven():
+                self._ending.set()
+                return
+            self._wake.wait(pause_s)
+
+    def _take_what_may_start(self) -> float:
+        """Start what may start; returns after how many seconds to look again in any case."""
+        if self._has_lost_one:
+            self._recover()
+        self._problem = self._engine_problem() if self._scheduler.queued else ""
+        while not self._problem and (waiting := self._scheduler.take()) is not None:
+            self._launch(waiting.build_id)
+        reasons = self._scheduler.reasons()
+        self.feed.explain({item: self._problem or why for item, why in reasons.items()})
+        return _RECHECK_S if self._problem or self._scheduler.wants_recheck else _TICK_S
+
+    def _engine_problem(self) -> str:
+        try:
+            self._settings.host.engine.reach()
+        except EngineError as error:
+            return f"The container engine does not answer: {error.message}"
+        return ""
+
+    def _driven(self) -> list[str]:
+        with self._lock:
+            return [build_id for build_id, task in self._tasks.items() if task.is_driven]
+
+    def _launch(self, build_id: str) -> None:
+        task = self._tasks[build_id]
+        task.is_driven = True
+        name = f"build-{build_id}"
+        threading.Thread(target=self._drive, args=(build_id, task), name=name, daemon=True).start()
+
+    def _drive(self, build_id: str, task: _Task) -> None:
+        host = self._settings.host
+        try:
+            record = host.store.get(build_id, include_deleted=True)
+            if record.state is not BuildState.QUEUED:
+                self._await_engine(host, task.cancel)
+            final = drive(host, record, task.claim, task.cancel, task.observer)
+            self._tell(host, final)
+        except SmidrError as error:
+            # The store can't be written: the build is taken up again when it can.
+            self._has_lost_one = True
+            _log.error("build %s is left as it is: %s", build_id, error)
+        except Exception:  # noqa: BLE001 - other builds go on
+            _log.exception("build %s ended with a fault of smidr's", build_id)
+        finally:
+            self._scheduler.finished(build_id)
+            with self._lock:
+                self._tasks.pop(build_id, None)
+            self.feed.close(build_id)
+            self._wake.set()
+
+    def _await_engine(self, host: Host, cancel: CancelToken) -> None:
+        """A build that was found running waits for its engine: both may have just been started."""
+        while True:
+            try:
+                host.engine.reach()
+            except EngineError as error:
+                self._problem = f"The container engine does not answer: {error.message}"
+                if cancel.wait(_RECHECK_S, CancelLevel.KILL):
+                    return
+            else:
+                self._problem = ""
+                return
+
+    def _tell(self, host: Host, final: BuildRecord) -> None:
+        from smidr_ci.reports.summary import write_summary  # noqa: PLC0415 - not at every start
+
+        write_summary(host, final)
+        for finished in self._finished:
+            finished(final)

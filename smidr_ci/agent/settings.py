@@ -1,0 +1,96 @@
+"""The operator's settings as the agent uses them: read at start, and again when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+
+from smidr_ci.builds.admission import Admission, admission_of
+from smidr_ci.builds.host import Host
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.order import order_of, request_for
+from smidr_ci.builds.parallelism import Allowance, allowance_of, host_cpus, host_memory_bytes
+from smidr_ci.builds.request import BuildRequest
+from smidr_ci.builds.scheduler import Scheduler
+from smidr_ci.builds.slots import Policy, Waiting, policy_of
+from smidr_ci.config.agent import load_agent
+from smidr_ci.errors import SmidrError
+
+__all__ = ["Settings"]
+
+_log = logging.getLogger(__name__)
+
+
+class Settings:
+    """The present `Host`; builds that run keep the one that they began with."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = _ready(host)
+        self._problem = ""
+        self._read = host.clock.now()
+
+    @property
+    def host(self) -> Host:
+        """The host as the newest good settings have it."""
+        return self._host
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Why the newest settings are not in use."""
+        return (self._problem,) if self._problem else ()
+
+    def reload(self, scheduler: Scheduler) -> None:
+        """Read agent.yaml again; a bad one changes nothing and shows as a problem."""
+        old = self._host
+        try:
+            new = replace(old, agent=load_agent(old.home.agent_config))
+            scheduler.reconfigure(*_scheduling(new))
+        except SmidrError as error:
+            self._problem = f"agent.yaml was not taken over: {error}"
+            _log.error("%s", self._problem)
+            return
+        kept = (
+            ("store", "engine", "runtime") if new.agent.engine == old.agent.engine else ("store",)
+        )
+        vars(new).update({name: getattr(old, name) for name in kept})
+        self._host, self._problem, self._read = _ready(new), "", old.clock.now()
+        _log.info("read %s again", old.home.agent_config)
+
+    def scheduler(self) -> Scheduler:
+        """A scheduler that goes by the settings; raises `ConfigError`."""
+        return Scheduler(*_scheduling(self._host))
+
+    def waiting(self, record: BuildRecord, request: BuildRequest | None = None) -> Waiting:
+        """What a build counts for, and its place in line."""
+        allowance = Allowance(cpus=None, memory_bytes=None)
+        with contextlib.suppress(SmidrError):  # the build itself will say what is wrong
+            request = request or request_for(self._host, order_of(record))
+            allowance = allowance_of(request.project.config, self._host.agent)
+        return Waiting(
+            record.build_id,
+            record.customer,
+            position=int(record.created.timestamp() * 1_000_000),
+            memory_bytes=allowance.memory_bytes,
+            cpus=allowance.cpus,
+        )
+
+    def described(self) -> Mapping[str, str]:
+        """Where the settings come from, for the operator."""
+        path = self._host.home.agent_config
+        source = str(path) if path.exists() else f"defaults ({path} is missing)"
+        return {"source": source, "read": self._read.isoformat(timespec="seconds")}
+
+
+def _scheduling(host: Host) -> tuple[Policy, Admission]:
+    cpus, memory_bytes = host_cpus(), host_memory_bytes()
+    policy = policy_of(host.agent, host.environ, cpus=cpus, memory_bytes=memory_bytes)
+    return policy, admission_of(host.agent, host.home)
+
+
+def _ready(host: Host) -> Host:
+    """Make what several build threads will share before there are any."""
+    for name in ("store", "user", "engine", "runtime", "images", "parse_cache"):
+        getattr(host, name)
+    return host
