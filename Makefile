@@ -10,7 +10,7 @@ PYTEST_ARGS ?=
 help:
 	@echo "make demo    build the hello project with real BitBake and say where its image is"
 	@echo "make test    lint, type checks and all tests, with containers"
-	@echo "make lint    ruff, mypy, and whether generated documents are fresh"
+	@echo "make lint    ruff, mypy, and whether generated documents and code are fresh"
 	@echo "make docs    write the generated parts of docs/ anew"
 	@echo "make bench   measure smidr against raw BitBake"
 	@echo "make record-failures   provoke the failures under tests/data/failures again"
@@ -27,6 +27,7 @@ lint: prepare
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 	$(PYTHON) tools/generate_docs.py --check
+	$(PYTHON) tools/generate_protos.py --check
 
 test: lint
 	$(VENV)/bin/pytest $(PYTEST_ARGS)

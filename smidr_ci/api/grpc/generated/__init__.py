@@ -1,0 +1,1 @@
+"""Made from proto/ by tools/generate_protos.py; never edited."""
