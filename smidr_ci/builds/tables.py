@@ -132,12 +132,15 @@ outbox = Table(
     Column("build_id", String(64)),
     Column("created", UtcDateTime, nullable=False),
     Column("due", UtcDateTime, nullable=False),
+    # waiting, sending, delivered, superseded, given-up: the last three with the time `ended`.
+    Column("state", String(16), nullable=False),
+    Column("ended", UtcDateTime),
     Column("attempts", Integer, nullable=False),
     Column("last_error", Text, nullable=False),
-    Column("done", UtcDateTime),
-    Column("given_up", Boolean, nullable=False),
     UniqueConstraint("receiver", "key", name="outbox_once"),
-    Index("outbox_open", "done", "receiver", "seq"),
+    Index("outbox_by_receiver", "state", "receiver", "seq"),
+    Index("outbox_by_kind", "state", "receiver", "kind", "seq"),
+    Index("outbox_by_end", "ended"),
     sqlite_autoincrement=True,
 )
 """What must reach somebody else; see `agent.outbox`."""

@@ -43,14 +43,16 @@ def _make_outbox() -> None:
         sa.Column("build_id", sa.String(64)),
         sa.Column("created", sa.DateTime, nullable=False),
         sa.Column("due", sa.DateTime, nullable=False),
+        sa.Column("state", sa.String(16), nullable=False),
+        sa.Column("ended", sa.DateTime),
         sa.Column("attempts", sa.Integer, nullable=False),
         sa.Column("last_error", sa.Text, nullable=False),
-        sa.Column("done", sa.DateTime),
-        sa.Column("given_up", sa.Boolean, nullable=False),
         sa.UniqueConstraint("receiver", "key", name="outbox_once"),
         sqlite_autoincrement=True,
     )
-    op.create_index("outbox_open", "outbox", ["done", "receiver", "seq"])
+    op.create_index("outbox_by_receiver", "outbox", ["state", "receiver", "seq"])
+    op.create_index("outbox_by_kind", "outbox", ["state", "receiver", "kind", "seq"])
+    op.create_index("outbox_by_end", "outbox", ["ended"])
 
 
 def downgrade() -> None:
