@@ -1,0 +1,197 @@
+"""Artifacts and reports go up (GitLab: POST jobs/:id/artifacts), one entry of the job at a time."""
+
+from __future__ import annotations
+
+import heapq
+import posixpath
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from smidr_ci.artifacts.model import shown
+from smidr_ci.cancel import CancelToken
+from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.errors import BuildFailedError, FailureKind, SmidrError
+from smidr_ci.forges.errors import ForgeError
+from smidr_ci.forges.gitlab.archive import LEVELS, gzip_pieces, raw_pieces, zip_pieces
+from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.payload import Artifact, Job
+from smidr_ci.forges.gitlab.replay import Piece, Replay
+from smidr_ci.forges.gitlab.selection import Selection, select
+from smidr_ci.forges.gitlab.sending import Answer, Delivery
+from smidr_ci.forges.gitlab.transport import Pause
+from smidr_ci.text import printable
+
+__all__ = ["JobLog", "Uploader"]
+
+_SUFFIXES: Final = {"zip": ".zip", "gzip": ".gz"}
+_HINTS: Final = {
+    400: "Does artifacts:reports name a file of the right kind, and each kind only once?",
+    401: "Is there a proxy that asks for a login?",
+    403: "The job is over for the server, or its token has expired.",
+    404: "Is the address of the GitLab instance right?",
+    405: "Artifacts are switched off on this GitLab instance.",
+}
+
+
+@dataclass(frozen=True)
+class JobLog:
+    """Where lines for the job's trace go."""
+
+    note: Callable[[str], None]
+    warn: Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Uploader:
+    """Uploads what one job's `artifacts` choose in its project directory."""
+
+    client: RunnerClient
+    job: Job
+    directory: Path
+    scratch: Path
+    """A directory of the job's own on the host, for what must be kept between attempts."""
+    say: JobLog
+    cancel: CancelToken
+    expand: Callable[[str], str] = str
+    """Puts the job's variables into a name or path."""
+    untracked: Callable[[], Iterable[str]] = tuple
+    """What git does not track, as relative paths; asked only when an entry wants it."""
+    level: str = "default"
+    """ARTIFACT_COMPRESSION_LEVEL."""
+    clock: Clock = SystemClock()
+    patience_s: float = 600.0
+    """How long to go on trying while the server or the network is in trouble."""
+    pause: Pause | None = None
+    """Waits between attempts; the default ends with the cancel."""
+
+    def upload(self, *, succeeded: bool) -> None:
+        """Upload each entry whose `when` fits; all are tried, then the first failure is raised.
+
+        An entry that chooses no files is a line in the log and no failure.
+        """
+        failures: list[SmidrError] = []
+        for entry in self.job.artifacts:
+            if not _is_due(entry, succeeded=succeeded) or not (entry.paths or entry.untracked):
+                continue
+            try:
+                self._upload_one(entry)
+            except SmidrError as error:
+                self.cancel.raise_if_cancelled()
+                self.say.warn(str(error))
+                failures.append(error)
+        if failures:
+            raise failures[0]
+
+    def _upload_one(self, entry: Artifact) -> None:
+        selection = self._select(entry)
+        if not selection.paths:
+            self.say.warn("No files to upload")
+            return
+        name = _file_name(self.expand(entry.name) if entry.name else "artifacts", entry.format)
+        with Replay(self._pieces(entry, selection), self.scratch) as replay:
+            delivery = Delivery(
+                client=self.client,
+                token=self.job.token,
+                url=self.client.artifacts_url(self.job.id),
+                params=_params(entry),
+                file_name=name,
+                replay=replay,
+                cancel=self.cancel,
+                warn=self.say.warn,
+                clock=self.clock,
+                patience_s=self.patience_s,
+                pause=self.pause,
+            )
+            answer = delivery.run()
+            if answer.status != 201:
+                raise _refusal(answer, delivery, entry, selection)
+            self.say.note(
+                f"Uploaded {printable(name)} as {entry.type}: {_size(replay.produced_bytes)}"
+            )
+
+    def _select(self, entry: Artifact) -> Selection:
+        return select(
+            self.directory,
+            paths=[self.expand(path) for path in entry.paths],
+            exclude=[self.expand(path) for path in entry.exclude],
+            untracked=self.untracked() if entry.untracked else (),
+            warn=self.say.warn,
+            note=self.say.note,
+        )
+
+    def _pieces(self, entry: Artifact, selection: Selection) -> Iterator[Piece]:
+        if entry.format == "gzip":
+            return gzip_pieces(selection, warn=self.say.warn)
+        if entry.format == "raw":
+            return raw_pieces(selection, warn=self.say.warn)
+        if entry.format == "zip":
+            level = LEVELS.get(self.level, LEVELS["default"])
+            return zip_pieces(selection, level=level, warn=self.say.warn)
+        raise BuildFailedError(
+            f"an artifact of format {printable(entry.format)[:40]!r} can't be made",
+            hint="smidr knows zip, gzip and raw.",
+            kind=FailureKind.ARTIFACTS,
+        )
+
+
+def _is_due(entry: Artifact, *, succeeded: bool) -> bool:
+    wanted = "on_success" if succeeded else "on_failure"
+    return (entry.when or "on_success") in {wanted, "always"}
+
+
+def _file_name(name: str, form: str) -> str:
+    """`name` may be a path in strange variables; only its last part counts."""
+    base = posixpath.basename(name.replace("\0", "").rstrip("/"))
+    return f"{base or 'default'}{_SUFFIXES.get(form, '')}"
+
+
+def _params(entry: Artifact) -> dict[str, str]:
+    found = {
+        "artifact_format": entry.format,
+        "artifact_type": entry.type,
+        "expire_in": entry.expire_in,
+    }
+    return {key: value for key, value in found.items() if value}
+
+
+def _refusal(
+    answer: Answer, delivery: Delivery, entry: Artifact, selection: Selection
+) -> SmidrError:
+    where = f"{printable(delivery.file_name)} ({printable(entry.type)})"
+    if answer.status == 413:
+        return BuildFailedError(
+            f"the artifact is too large for the server: {_figures(delivery, selection)}"
+            f" (the server says: {answer.text})",
+            where=where,
+            hint="Upload less, or ask the administrator to raise 'Maximum artifacts size' of the"
+            " project, group or instance, or client_max_body_size of a proxy before GitLab.",
+            kind=FailureKind.ARTIFACTS,
+        )
+    tries = "" if delivery.attempts == 1 else f" after {delivery.attempts} tries"
+    message = f"the upload failed{tries}: {answer.text}"
+    if answer.is_transient:
+        message += f"; it was {_figures(delivery, selection)}"
+        return ForgeError(message, where=where, hint="Run the job again.", status=answer.status)
+    hint = _HINTS.get(answer.status, "")
+    return BuildFailedError(message, where=where, hint=hint, kind=FailureKind.ARTIFACTS)
+
+
+def _figures(delivery: Delivery, selection: Selection) -> str:
+    """Sizes: of the files, of what was sent of them, and the three biggest."""
+    sizes = list(selection.file_sizes())
+    biggest = heapq.nlargest(3, sizes, key=lambda item: item[1])
+    named = ", ".join(f"{shown(path)} {_size(size)}" for path, size in biggest)
+    total = _size(sum(size for _, size in sizes))
+    packed = _size(delivery.replay.produced_bytes)
+    state = "" if delivery.replay.is_complete else " of it so far"
+    return f"{len(sizes)} files with {total}, packed {packed}{state}; the biggest are {named}"
+
+
+def _size(count: float) -> str:
+    for unit in ("bytes", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.2f} GiB"
