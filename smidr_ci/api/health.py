@@ -1,0 +1,57 @@
+"""Whether the agent can do its work; asked often, so answers are kept for some seconds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from smidr_ci.api.operations import AgentPort
+from smidr_ci.builds.store import BuildStore
+from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.errors import SmidrError
+
+__all__ = ["Health"]
+
+_KEPT_S: Final = 5.0
+
+
+class Health:
+    """Thread-safe; `check_engine` raises `SmidrError` when the container engine does not answer."""
+
+    def __init__(
+        self,
+        agent: AgentPort,
+        store: BuildStore,
+        check_engine: Callable[[], object],
+        clock: Clock | None = None,
+    ) -> None:
+        self._agent = agent
+        self._checks = (lambda: store.list(limit=1), check_engine)
+        self._clock = clock or SystemClock()
+        self._lock = threading.Lock()
+        self._asked = float("-inf")
+        self._faults: tuple[str, ...] = ()
+
+    def problems(self) -> tuple[str, ...]:
+        """Why the agent is not ready for builds, in words without names or paths; blocks."""
+        draining = ("the agent drains",) if self._agent.status().is_draining else ()
+        with self._lock:
+            now = self._clock.monotonic()
+            if now - self._asked >= _KEPT_S:
+                self._faults = tuple(self._look())
+                self._asked = now
+            return (*draining, *self._faults)
+
+    def _look(self) -> list[str]:
+        faults = []
+        for check, fault in zip(
+            self._checks,
+            ("the build history can't be read", "the container engine does not answer"),
+            strict=True,
+        ):
+            try:
+                check()
+            except SmidrError:
+                faults.append(fault)
+        return faults
