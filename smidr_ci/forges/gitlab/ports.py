@@ -1,0 +1,107 @@
+"""What the phases of a job are for its lifecycle: ports, and what they tell each other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from smidr_ci.cancel import CancelToken
+from smidr_ci.forges.gitlab.payload import Job
+
+__all__ = ["Checkout", "JobLog", "Outcome", "ScriptRun", "Scripts", "Uploads"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a job's script went; what is uploaded depends on it."""
+
+    succeeded: bool
+    failure_reason: str = ""
+    """GitLab's word, such as `script_failure`; empty after success."""
+    exit_code: int = 0
+    message: str = ""
+    """One line: why it did not succeed."""
+    build_id: str = ""
+    """The build it came to, if any."""
+
+
+class JobLog(Protocol):
+    """Where a phase writes for the reader of the job's page. Calling it writes one plain line.
+
+    Secrets are masked behind it. All methods may be called from any thread.
+    """
+
+    def __call__(self, text: str) -> None:
+        """A line of the runner's own."""
+
+    def info(self, text: str) -> None:
+        """A green line."""
+
+    def warning(self, text: str) -> None:
+        """A yellow line that begins with WARNING:."""
+
+    def error(self, text: str) -> None:
+        """A red line that begins with ERROR:."""
+
+    def output(self, data: bytes) -> None:
+        """What a command printed, in pieces of any size."""
+
+    def section(
+        self, name: str, header: str = "", *, is_collapsed: bool = False
+    ) -> AbstractContextManager[None]:
+        """A part of the log that can be folded."""
+
+
+class Checkout(Protocol):
+    """Brings a job's sources into its directory."""
+
+    def run(self, job: Job, directory: Path, cancel: CancelToken, log: JobLog) -> Path:
+        """Check out the job's commit, fetch its dependencies' artifacts; the project's directory.
+
+        That lies under `directory`. What is done shows as one or more sections of the log. It may
+        be called again for a directory where an earlier call was killed. Raises `CancelledError`
+        after a cancel, and `SmidrError` with a kind that says whose fault it is.
+        """
+
+
+class Uploads(Protocol):
+    """Takes a job's artifacts and reports to the server."""
+
+    def run(
+        self, job: Job, directory: Path, artifacts: Path | None, outcome: Outcome, log: JobLog
+    ) -> None:
+        """Upload what `job.artifacts` selects for this outcome, as one section of the log.
+
+        `directory` is the project's, `artifacts` the build's own artifacts, None without a build.
+        It may be called again after a kill: what is there already must not be an error. Raises
+        `SmidrError` when something that must arrive did not.
+        """
+
+
+@dataclass(frozen=True)
+class ScriptRun:
+    """Lines of a job's script to run, in order, in one shell that stops at the first failure."""
+
+    name: str
+    """`script` or `after_script`."""
+    lines: tuple[str, ...]
+    directory: Path
+    """The project's directory; the shell starts there."""
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+    files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    """File variables: name and content; the shell sees the path under that name."""
+    timeout_s: float | None = None
+
+
+class Scripts(Protocol):
+    """Runs lines of a job's script, in the builder's container and never on the host."""
+
+    def run(self, script: ScriptRun, cancel: CancelToken, log: JobLog) -> int:
+        """Run the lines, with their output in the log; the shell's exit code.
+
+        Raises `CancelledError` after a cancel or when the time is over (kind `timeout`), and
+        `SmidrError` when the lines could not be run at all.
+        """
