@@ -190,7 +190,8 @@ def test_a_build_that_came_through_at_the_second_try_has_no_error(builds: Builds
 
     cancel = InstantToken()
     record = builds.run(fails_once, config(), cancel=cancel)
-    assert cancel.waits == [10.0]
+    # Shorter ones are for a lock that another thread's new process may hold until it execs.
+    assert [pause for pause in cancel.waits if pause >= 1] == [10.0]
     assert (record.state, record.findings, len(tries)) == (BuildState.COMPLETED, (), 2)
 
 
