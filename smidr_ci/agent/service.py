@@ -14,10 +14,11 @@ from smidr_ci.agent.feed import Feed, FeedObserver
 from smidr_ci.agent.recovery import recover, remove_leftovers
 from smidr_ci.agent.settings import Settings
 from smidr_ci.agent.status import AgentStatus, OutboxStatus
+from smidr_ci.builds.accept import request_for
 from smidr_ci.builds.enlist import enlist
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
-from smidr_ci.builds.order import Order, request_for
+from smidr_ci.builds.order import Order
 from smidr_ci.builds.pipeline import drive
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.service import BuildView

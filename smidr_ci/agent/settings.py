@@ -7,10 +7,11 @@ import logging
 from collections.abc import Mapping
 from dataclasses import replace
 
+from smidr_ci.builds.accept import request_for
 from smidr_ci.builds.admission import Admission, admission_of
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord
-from smidr_ci.builds.order import order_of, request_for
+from smidr_ci.builds.order import order_of
 from smidr_ci.builds.parallelism import Allowance, allowance_of, host_cpus, host_memory_bytes
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.scheduler import Scheduler

@@ -10,13 +10,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord
-from smidr_ci.builds.request import BuildRequest
-from smidr_ci.config.agent import AgentConfig
-from smidr_ci.config.loader import load_project_text
 
-__all__ = ["Order", "order_of", "request_for"]
+__all__ = ["Order", "order_of"]
 
 _IN_RECORD: Final = frozenset({"customer", "config_text", "config_name", "targets", "requested_by"})
 """Fields that a record has already, under names of its own."""
@@ -66,35 +62,3 @@ def order_of(record: BuildRecord) -> Order:
         requested_by=record.requested_by,
         **stored,
     )
-
-
-def request_for(host: Host, order: Order) -> BuildRequest:
-    """Read and check the order's config as this host allows it; raises `ConfigError`."""
-    project = load_project_text(
-        order.config_text,
-        order.config_name,
-        directory=order.directory,
-        environ=order.variables,
-        operator=_as_allowed(host.agent, order),
-        extra_environment=order.environment,
-    )
-    return BuildRequest(
-        project=project,
-        targets=order.targets,
-        customer=order.customer,
-        clean=order.clean,
-        clean_image=order.clean_image,
-        fetch_only=order.fetch_only,
-        locked=order.locked,
-        keep_workspace=order.keep_workspace,
-        requested_by=order.requested_by,
-        is_confined=order.is_confined,
-    )
-
-
-def _as_allowed(agent: AgentConfig, order: Order) -> AgentConfig:
-    """The operator's settings for this order's config: whoever asks brings variables along."""
-    changes: dict[str, Any] = {"substitution": tuple(order.variables)}
-    if order.is_confined:
-        changes["allow_config_directories"] = False
-    return agent.model_copy(update=changes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from typing import Final
 
+from smidr_ci.builds.accept import request_for
 from smidr_ci.builds.admission import admission_of
 from smidr_ci.builds.attempts import run_attempts
 from smidr_ci.builds.checkpoint import Checkpoint, Trail
@@ -14,7 +15,7 @@ from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.observer import BuildObserver
-from smidr_ci.builds.order import order_of, request_for
+from smidr_ci.builds.order import order_of
 from smidr_ci.builds.outcome import Outcome
 from smidr_ci.builds.places import Places, places_for
 from smidr_ci.builds.preparation import Preparation, furnish, prepare

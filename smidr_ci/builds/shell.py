@@ -9,10 +9,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from smidr_ci.bitbake.driver_files import shell_command
+from smidr_ci.builds.accept import request_for
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.ids import new_build_id
 from smidr_ci.builds.model import BuildRecord
-from smidr_ci.builds.order import order_of, request_for
+from smidr_ci.builds.order import order_of
 from smidr_ci.builds.places import Places, places_for
 from smidr_ci.builds.preparation import Preparation, equip, furnish, prepare
 from smidr_ci.builds.request import BuildRequest

@@ -1,0 +1,51 @@
+"""From an order, which is a stranger's text, to a request that may be built."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from smidr_ci.builds.host import Host
+from smidr_ci.builds.order import Order
+from smidr_ci.builds.request import BuildRequest
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.loader import load_project_text
+
+__all__ = ["request_for"]
+
+
+def request_for(host: Host, order: Order) -> BuildRequest:
+    """Read and check the order's config as this host allows it; raises `ConfigError`."""
+    project = load_project_text(
+        order.config_text,
+        order.config_name,
+        directory=order.directory,
+        environ=order.variables,
+        operator=_as_allowed(host.agent, order),
+        extra_environment=order.environment,
+    )
+    return BuildRequest(
+        project=project,
+        targets=order.targets,
+        customer=order.customer,
+        clean=order.clean,
+        clean_image=order.clean_image,
+        fetch_only=order.fetch_only,
+        locked=order.locked,
+        keep_workspace=order.keep_workspace,
+        requested_by=order.requested_by,
+        is_confined=order.is_confined,
+    )
+
+
+def _as_allowed(agent: AgentConfig, order: Order) -> AgentConfig:
+    """The operator's settings for this order's config.
+
+    A stranger may name any variable, since they are all the stranger's own.
+    """
+    if not order.is_confined:
+        return agent
+    changes: dict[str, Any] = {
+        "substitution": tuple(order.variables),
+        "allow_config_directories": False,
+    }
+    return agent.model_copy(update=changes)
