@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import Final, Generic, TypeVar
@@ -47,7 +47,7 @@ class LogTails:
 
     async def follow(
         self, path: Path, offset: int, is_over: Callable[[], bool], subscribe: Subscribe
-    ) -> AsyncIterator[tuple[int, bytes]]:
+    ) -> AsyncGenerator[tuple[int, bytes], None]:
         """Chunks with their offsets until the build is over and all is delivered.
 
         `is_over` and `subscribe` are those of the build and may block; what they raise ends the
@@ -77,7 +77,7 @@ class LogTails:
                     else:
                         await pulse.wait()
 
-    async def read(self, path: Path, offset: int) -> AsyncIterator[tuple[int, bytes]]:
+    async def read(self, path: Path, offset: int) -> AsyncGenerator[tuple[int, bytes], None]:
         """Chunks from the offset to what is the log's end now. Wrap it in `aclosing` too."""
         with LogReader(path) as reader:
             end = reader.size
@@ -98,7 +98,7 @@ class ViewTails:
 
     async def watch(
         self, build_id: str, view: Callable[[], BuildView], subscribe: Subscribe
-    ) -> AsyncIterator[BuildView]:
+    ) -> AsyncGenerator[BuildView, None]:
         """The build now and after changes; the last view is of its final state.
 
         `build_id` is the whole id; `view` and `subscribe` are those of the build and may block.
