@@ -8,13 +8,19 @@ from smidr_ci.builds.host import Host
 from smidr_ci.builds.order import Order
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.confinement import stranger_problems
 from smidr_ci.config.loader import load_project_text
+from smidr_ci.config.problems import ConfigProblemsError
+from smidr_ci.config.reading import misfit_problems
 
 __all__ = ["request_for"]
 
 
 def request_for(host: Host, order: Order) -> BuildRequest:
-    """Read and check the order's config as this host allows it; raises `ConfigError`."""
+    """Read and check the order's config as this host allows it; raises `ConfigError`.
+
+    A confined one may not lead out of `directory`, nor choose where the host keeps things.
+    """
     project = load_project_text(
         order.config_text,
         order.config_name,
@@ -23,6 +29,9 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         operator=_as_allowed(host.agent, order),
         extra_environment=order.environment,
     )
+    misfits = list(stranger_problems(project.config)) if order.is_confined else []
+    if misfits:
+        raise ConfigProblemsError(misfit_problems(misfits, project.source))
     return BuildRequest(
         project=project,
         targets=order.targets,

@@ -49,7 +49,10 @@ def check_schemes(asked: Iterable[Asked], allowed: Sequence[str]) -> None:
 
 def local_path(entry: LayerEntry, base_dir: Path, confine_to: Path | None) -> tuple[str, Path]:
     """Name and directory of a `path` entry; raises `OneLayerError` when it can't be used."""
-    path = (base_dir / Path(entry.path or ".").expanduser()).resolve()
+    text = entry.path or "."
+    # As in all of the config only a leading ~/ means something; ~name is a name.
+    named = Path(text).expanduser() if text == "~" or text.startswith("~/") else Path(text)
+    path = (base_dir / named).resolve()
     if confine_to is not None and not path.is_relative_to(confine_to.resolve()):
         raise OneLayerError(
             entry.name,
