@@ -124,6 +124,8 @@ class Methods:
         if request.WhichOneof("start") == "tail_lines":
             lines = _within(request.tail_lines, "tail_lines", _MAX_TAIL)
             offset = await self._do(lambda: tail_start(path, lines))
+        # A client then knows where to go on, even if the log has not begun.
+        yield pb.StreamLogsResponse(offset=offset)
         if request.follow:
             is_over = partial(self._operations.is_over, build_id)
             subscribe = self._subscriber(caller, build_id)
