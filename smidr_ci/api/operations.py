@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import secrets
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -24,13 +23,8 @@ from smidr_ci.builds.service import BuildService, BuildView
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.cancel import CancelLevel
 from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.errors import ForbiddenError, InternalError, NotFoundError, UsageError
-from smidr_ci.files import (
-    as_host_error,
-    make_marked_dir,
-    make_private_dir,
-    remove_marked_tree,
-)
+from smidr_ci.errors import ForbiddenError, InternalError, NotFoundError, SmidrError, UsageError
+from smidr_ci.files import as_host_error, remove_marked_tree
 from smidr_ci.home import Home
 
 __all__ = ["AgentPort", "Operations", "Places"]
@@ -72,8 +66,8 @@ class Operations:
 
     Every method checks the caller's scope (`ForbiddenError`) and raises `SmidrError` with what is
     wrong; a build id may be a unique beginning (`NotFoundError`). Records come without their
-    order, which may hold another client's variables. `receive_bundle` unpacks a tar.gz into a
-    fresh marked directory below `Home.incoming`.
+    order, which may hold another client's variables. `receive_bundle` unpacks a tar.gz, or nothing,
+    into a fresh marked directory below `Home.incoming`.
     """
 
     def __init__(
@@ -107,7 +101,7 @@ class Operations:
             directory = _directory_of(caller, request.directory)
             order = _order(caller, request, directory, is_confined=False)
             return _shown(self._agent.submit(order))
-        source = self._receive(request.bundle)
+        source = self._receive_bundle(request.bundle)
         try:
             order = _order(caller, request, source, is_confined=True)
             return _shown(self._agent.submit(order, source))
@@ -190,13 +184,26 @@ class Operations:
         self._store.soft_delete(self._find(build_id).build_id)
 
     def purge(self, caller: Caller, before: datetime | None = None) -> tuple[str, ...]:
-        """Remove hidden builds (hidden before a time) with logs and artifacts; their ids."""
+        """Remove hidden builds (hidden before a time) with logs and artifacts; their ids.
+
+        Raises what kept the first one from being removed, when the others are gone.
+        """
         caller.require(Scope.ADMIN)
         before = before or self._clock.now()
-        doomed = [item for item in self._store.hidden(before) if not self._store.is_owned(item)]
-        for build_id in doomed:  # files first: what a crash interrupts is purged the next time
-            self._remove_files(build_id)
-        return tuple(self._store.purge(before, among=frozenset(doomed)))
+        doomed, errors = set(), []
+        for build_id in self._store.hidden(before):
+            if self._store.is_owned(build_id):
+                continue
+            try:  # files first: what a crash interrupts is purged the next time
+                self._remove_files(build_id)
+            except SmidrError as error:
+                errors.append(error)
+            else:
+                doomed.add(build_id)
+        gone = tuple(self._store.purge(before, among=doomed))
+        if errors:
+            raise errors[0]
+        return gone
 
     def drain(self, caller: Caller) -> None:
         """Let the agent finish what runs, take nothing new, and end."""
@@ -213,16 +220,6 @@ class Operations:
 
     def _artifacts_of(self, record: BuildRecord) -> Path:
         return self._places().artifacts_root / record.customer / record.build_id
-
-    def _receive(self, bundle: bytes) -> Path:
-        if bundle:
-            return self._receive_bundle(bundle)
-        incoming = self._places().home.incoming
-        try:
-            make_private_dir(incoming)
-            return make_marked_dir(incoming / secrets.token_hex(8), 0o700)
-        except OSError as error:
-            raise as_host_error(error, "can't take the order", incoming) from error
 
     def _remove_files(self, build_id: str) -> None:
         places = self._places()
