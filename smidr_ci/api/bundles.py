@@ -55,7 +55,7 @@ _LEFT_OVER_AFTER: Final = timedelta(hours=1)
 _WRITE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
-def receive_bundle(home: Home, data: bytes) -> Path:
+def receive_bundle(home: Home, data: bytes, *, max_entries: int = MAX_ENTRIES) -> Path:
     """Unpack a client's bundle into a fresh marked directory below `home.incoming`.
 
     No data at all is an empty bundle. Whatever is wrong is a `UsageError` that names the entry;
@@ -71,7 +71,7 @@ def receive_bundle(home: Home, data: bytes) -> Path:
         try:
             os.chmod(root, 0o755)  # noqa: S103 - builds run as other users; `incoming` is private
             if data:
-                _Unpacking(root).run(data)
+                _Unpacking(root, max_entries).run(data)
         except BaseException:
             with suppress(OSError):
                 remove_marked_tree(root, home.incoming)
@@ -129,8 +129,9 @@ _WHERE_ELSE: Final = "Put big layers into git, or build output into .gitignore."
 class _Unpacking:
     """One archive on its way into an empty directory that nobody else can reach."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, max_entries: int) -> None:
         self._root = root
+        self._max_entries = max_entries
         self._kinds: dict[str, Kind] = {MARKER_NAME: Kind.FILE}
         self._links: dict[str, str] = {}
         self._room = MAX_UNPACKED_BYTES
@@ -178,8 +179,10 @@ class _Unpacking:
                 f"the bundle has {shown(entry.name)} twice, or under a name of smidr's"
             )
         self._kinds[path] = entry.kind
-        if len(self._kinds) > MAX_ENTRIES:
-            raise TooLargeError(f"the bundle has more than {MAX_ENTRIES} entries", hint=_WHERE_ELSE)
+        if len(self._kinds) > self._max_entries:
+            raise TooLargeError(
+                f"the bundle has more than {self._max_entries} entries", hint=_WHERE_ELSE
+            )
         if entry.kind is Kind.FOLDER:
             place = self._root / path
             place.mkdir()

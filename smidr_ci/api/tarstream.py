@@ -19,8 +19,9 @@ __all__ = ["Body", "Entry", "Kind", "Source", "read_entries"]
 
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 16
-_MAX_EXTENSION: Final = 16 << 10
-_MAX_HEADERS: Final = 200_000
+_MAX_EXTENSION: Final = 8 << 10
+_MAX_HEADERS: Final = 160_000
+_MAX_RECORDS: Final = 64
 _MAX_DIGITS: Final = 12
 _REFUSED: Final = {
     b"1": "a hard link",
@@ -186,7 +187,8 @@ def _gnu(flag: bytes, raw: bytes) -> dict[str, str]:
 def _pax(raw: bytes) -> dict[str, str]:
     """Records `LENGTH KEY=VALUE` and a newline; the length counts the whole record."""
     found: dict[str, str] = {}
-    while raw:
+    records = 0
+    while raw and records < _MAX_RECORDS:
         length_text, blank, _ = raw[: _MAX_DIGITS + 1].partition(b" ")
         length = int(length_text) if blank and length_text.isdigit() else 0
         record = raw[len(length_text) + 1 : length]
@@ -194,7 +196,10 @@ def _pax(raw: bytes) -> dict[str, str]:
         if not is_pair or length > len(raw) or not record.endswith(b"\n") or b"\0" in value:
             raise UsageError("the bundle has a header that can't be read")
         raw = raw[length:]
+        records += 1
         name = key.decode(errors="replace")
         if name in {"path", "linkpath", "size"} or name.startswith("GNU.sparse"):
             found[name] = _text(value)
+    if raw:
+        raise UsageError("the bundle has a header with too many records")
     return found
