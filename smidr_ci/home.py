@@ -18,12 +18,17 @@ class Home:
     """The layout of one host's state (architecture, section 5). Paths are absolute."""
 
     root: Path
+    chosen_settings: Path | None = None
+    """Instead of `agent.yaml` below the root."""
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str] = os.environ) -> Home:
+    def from_environment(
+        cls, environ: Mapping[str, str] = os.environ, settings: Path | None = None
+    ) -> Home:
         """`$SMIDR_HOME`, else `~/.smidr`; created when missing.
 
-        Raises `HostError` when it can't be created or written.
+        `settings` is another agent config than its own. Raises `HostError` when it can't be
+        created or written.
         """
         chosen = environ.get("SMIDR_HOME") or "~/.smidr"
         try:
@@ -34,12 +39,12 @@ class Home:
                 f"can't use {chosen} as smidr's home: {error}",
                 hint="Set SMIDR_HOME to a directory that you own, on a disk with room for builds.",
             ) from error
-        return cls(root)
+        return cls(root, settings.absolute() if settings is not None else None)
 
     @property
     def agent_config(self) -> Path:
         """The operator's settings."""
-        return self.root / "agent.yaml"
+        return self.chosen_settings or self.root / "agent.yaml"
 
     @property
     def database(self) -> Path:

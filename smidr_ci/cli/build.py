@@ -1,27 +1,27 @@
-"""`smidr build`: one build in the foreground."""
+"""`smidr build`: one build in the foreground, by the running agent or in this process."""
 
 from __future__ import annotations
 
-import getpass
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from smidr_ci.builds.host import Host
+from smidr_ci.api.local_client import find_agent
 from smidr_ci.builds.ids import check_customer
 from smidr_ci.builds.model import BuildRecord, BuildState
-from smidr_ci.builds.pipeline import run_build
-from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.views import record_as_dict
 from smidr_ci.cancel import CancelToken
+from smidr_ci.cli.build_options import BuildOptions
 from smidr_ci.cli.options import config_option, json_option
 from smidr_ci.cli.output import ignoring_a_closed_pipe, print_json
 from smidr_ci.cli.signals import cancel_on_signals
+from smidr_ci.cli.sources import artifacts_of
 from smidr_ci.cli.summary import print_findings, print_summary
 from smidr_ci.cli.watch import watcher_for
+from smidr_ci.clock import SystemClock
 from smidr_ci.errors import FailureKind
+from smidr_ci.home import Home
 
 __all__ = ["build", "exit_code_of"]
 
@@ -44,6 +44,7 @@ __all__ = ["build", "exit_code_of"]
 @click.option("--fetch-only", is_flag=True, help="Fetch all sources of the targets, and stop.")
 @click.option("--locked", is_flag=True, help="Refuse layers that smidr.lock does not pin.")
 @click.option("--keep", is_flag=True, help="Keep the build directory also after success.")
+@click.option("--no-agent", is_flag=True, help="Build in this process, also when an agent runs.")
 @json_option
 def build(
     config_path: Path,
@@ -54,35 +55,25 @@ def build(
     fetch_only: bool,
     locked: bool,
     keep: bool,
+    no_agent: bool,
     as_json: bool,
 ) -> int:
     """Build what the project config says, in a container, with the host's shared caches.
 
-    Progress goes to standard error, the result to standard output. Ctrl-C once stops BitBake
-    cleanly, twice kills it.
+    When an agent runs (`smidr daemon`) it takes the build into its queue, and goes on with it also
+    when this command dies. Progress goes to standard error, the result to standard output. Ctrl-C
+    once stops BitBake cleanly, twice kills it.
     """
-    host = Host.open()
-    request = BuildRequest(
-        project=host.load(config_path),
-        targets=targets,
-        customer=check_customer(customer),
-        clean=clean,
-        clean_image=clean_image,
-        fetch_only=fetch_only,
-        locked=locked,
-        keep_workspace=keep,
-        requested_by=_user_name(),
+    options = BuildOptions(
+        config_path, targets, check_customer(customer), clean, clean_image, fetch_only, locked, keep
     )
-    host.engine.warm_up()  # while git is waited for
-    record = _run(host, request)
-    from smidr_ci.reports.summary import write_summary  # noqa: PLC0415 - not before the build
-
-    write_summary(host, record)
+    home = Home.from_environment()
+    record = _run(options, home, no_agent=no_agent)
     with ignoring_a_closed_pipe():
         if as_json:
             print_json(record_as_dict(record))
         else:
-            print_summary(record, artifact_root=str(host.artifacts_of(record)))
+            print_summary(record, artifact_root=str(artifacts_of(home, record)))
             print_findings(record)
     return exit_code_of(record)
 
@@ -95,18 +86,20 @@ def exit_code_of(record: BuildRecord) -> int:
     return kind.exit_code
 
 
-def _run(host: Host, request: BuildRequest) -> BuildRecord:
+def _run(options: BuildOptions, home: Home, *, no_agent: bool) -> BuildRecord:
+    agent = None if no_agent else find_agent(home)
     cancel = CancelToken()
-    watcher = watcher_for(sys.stderr, host.clock)
+    watcher = watcher_for(sys.stderr, SystemClock())
     try:
         with cancel_on_signals(cancel, watcher.note):
-            return run_build(host, request, cancel, watcher)
+            if agent is not None:
+                from smidr_ci.cli.on_agent import build_on  # noqa: PLC0415 - one of two ways
+
+                return build_on(agent, options, watcher, cancel)
+            from smidr_ci.cli.in_process import build_here  # noqa: PLC0415 - as above
+
+            return build_here(options, watcher, cancel)
     finally:
         watcher.close()
-
-
-def _user_name() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())
+        if agent is not None:
+            agent.close()

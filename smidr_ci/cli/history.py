@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
-import sys
-from collections.abc import Iterator
-
 import click
 
-from smidr_ci.bitbake.plan import CONTROL_FILES
-from smidr_ci.builds.host import Host
-from smidr_ci.builds.logbook import LogReader, follow, lines_of, printable
-from smidr_ci.builds.model import BuildRecord, BuildState
-from smidr_ci.builds.reconcile import mark_interrupted_builds
+from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.views import record_as_dict, record_summary
 from smidr_ci.cli.options import customer_option, json_option, remember_format
-from smidr_ci.cli.output import human_duration, local_time, print_columns, print_json
+from smidr_ci.cli.output import print_json
+from smidr_ci.cli.records import print_log, print_records
+from smidr_ci.cli.sources import artifacts_of, newest, open_source
 from smidr_ci.cli.summary import print_findings, print_summary
-from smidr_ci.errors import UsageError
+from smidr_ci.home import Home
 
 __all__ = ["list_builds", "logs", "status"]
 
@@ -38,17 +32,19 @@ __all__ = ["list_builds", "logs", "status"]
 @json_option
 def status(build_id: str | None, customer: str | None, format_name: str, as_json: bool) -> None:
     """Show one build: the newest, or the one whose id begins with BUILD."""
-    host = Host.open()
-    mark_interrupted_builds(host.store)
-    record = _chosen(host, build_id, customer)
+    with open_source() as source:
+        record = newest(source, build_id, customer)
+        waiting_for = source.waiting_for(record)
     if as_json or format_name == "json":
-        print_json(record_as_dict(record))
+        print_json({**record_as_dict(record), "waiting_for": waiting_for})
     elif format_name == "markdown":
-        from smidr_ci.reports.summary import render_summary  # noqa: PLC0415 - only this pays
+        from smidr_ci.builds.host import Host  # noqa: PLC0415 - only this form needs all of it
+        from smidr_ci.reports.summary import render_summary  # noqa: PLC0415 - as above
 
-        click.echo(render_summary(host, record), nl=False)
+        click.echo(render_summary(Host.open(), record), nl=False)
     else:
-        print_summary(record, artifact_root=str(host.artifacts_of(record)))
+        root = artifacts_of(Home.from_environment(), record)
+        print_summary(record, artifact_root=str(root), waiting_for=waiting_for)
         print_findings(record)
 
 
@@ -66,21 +62,9 @@ def logs(
     build_id: str | None, customer: str | None, is_followed: bool, tail: int | None, as_json: bool
 ) -> None:
     """Print the console of a build: the newest, or the one whose id begins with BUILD."""
-    host = Host.open()
-    mark_interrupted_builds(host.store)
-    record = _chosen(host, build_id, customer)
-    path = host.control_of(record.build_id) / CONTROL_FILES["console"]
-    offset = 0
-    if tail is not None:
-        with LogReader(path) as reader:
-            offset, _ = reader.tail(tail)
-
-    def is_finished() -> bool:
-        known = host.store.get(record.build_id)
-        return known.state.is_final or not host.store.is_owned(record.build_id)
-
-    chunks = follow(path, offset, is_finished if is_followed else lambda: True, host.clock.sleep)
-    _print_log(chunks, as_json=as_json)
+    with open_source() as source:
+        record = newest(source, build_id, customer)
+        print_log(source.logs(record.build_id, tail=tail, follow=is_followed), as_json=as_json)
 
 
 @click.command(name="list")
@@ -99,61 +83,10 @@ def logs(
 @json_option
 def list_builds(customer: str | None, limit: int, state: str | None, as_json: bool) -> None:
     """List builds, the newest first."""
-    host = Host.open()
-    mark_interrupted_builds(host.store)
-    records = host.store.list(
-        limit=limit, customer=customer, state=BuildState(state) if state else None
-    )
+    wanted = BuildState(state) if state else None
+    with open_source() as source:
+        records = source.list(limit=limit, customer=customer, state=wanted)
     if as_json:
         print_json({"builds": [record_summary(record) for record in records]})
-    elif not records:
-        click.echo("No builds yet.")
     else:
-        header = ("BUILD", "STATE", "PROJECT", "BEGUN", "TOOK", "TARGETS")
-        print_columns((_row(record) for record in records), header)
-
-
-def _chosen(host: Host, build_id: str | None, customer: str | None) -> BuildRecord:
-    if build_id:
-        return host.store.get(build_id)
-    newest = host.store.list(limit=1, customer=customer)
-    if not newest:
-        raise UsageError("there are no builds yet", hint="Start one with `smidr build`.")
-    return host.store.get(newest[0].build_id)
-
-
-def _row(record: BuildRecord) -> tuple[str, ...]:
-    begun = record.started or record.created
-    took = human_duration((record.ended - begun).total_seconds()) if record.ended else "-"
-    state = str(record.state)
-    if record.failure_kind and record.state is BuildState.FAILED:
-        state = f"{state} ({record.failure_kind})"
-    targets = ", ".join(record.targets)
-    return record.build_id, state, record.project, local_time(begun), took, targets
-
-
-def _print_log(chunks: Iterator[tuple[int, bytes]], *, as_json: bool) -> None:
-    if as_json:
-        for line_offset, line in _with_offsets(chunks):
-            click.echo(json.dumps({"offset": line_offset, "text": line.decode(errors="replace")}))
-    elif sys.stdout.isatty():
-        for line in lines_of(chunk for _, chunk in chunks):
-            click.echo(printable(line, colours=True))
-    else:
-        # Whoever pipes a log gets its bytes; only a terminal needs protection from them.
-        for _, chunk in chunks:
-            sys.stdout.buffer.write(chunk)
-            sys.stdout.buffer.flush()
-
-
-def _with_offsets(chunks: Iterator[tuple[int, bytes]]) -> Iterator[tuple[int, bytes]]:
-    rest, start = b"", 0
-    for offset, chunk in chunks:
-        if not rest:
-            start = offset
-        *whole, rest = (rest + chunk).split(b"\n")
-        for line in whole:
-            yield start, line
-            start += len(line) + 1
-    if rest:
-        yield start, rest
+        print_records(records)

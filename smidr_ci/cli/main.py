@@ -30,6 +30,8 @@ _COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "artifacts": "smidr_ci.cli.artifacts:artifacts",
         "shell": "smidr_ci.cli.shell:shell",
         "diagnose": "smidr_ci.cli.diagnose:diagnose",
+        "daemon": "smidr_ci.cli.daemon:daemon",
+        "client": "smidr_ci.cli.client:client",
         "doctor": "smidr_ci.cli.doctor:doctor",
     }
 )

@@ -20,9 +20,12 @@ _FINDINGS_SHOWN = 5
 _TOLD_BY_FINDINGS = frozenset({FailureKind.BUILD, FailureKind.FETCH, FailureKind.DISK})
 
 
-def print_summary(record: BuildRecord, *, artifact_root: str) -> None:
+def print_summary(record: BuildRecord, *, artifact_root: str, waiting_for: str = "") -> None:
     """Print result, stages, figures and artifacts of a build, then why it failed."""
-    print_columns(list(_rows(record)))
+    rows = list(_rows(record))
+    if waiting_for:
+        rows.append(("Waits", waiting_for))
+    print_columns(rows)
     if record.artifacts:
         _print_artifacts(record, artifact_root)
     _print_failure(record)

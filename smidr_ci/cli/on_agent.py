@@ -1,0 +1,69 @@
+"""A build in the running agent of this host: the command only asks, and shows it."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from smidr_ci.api.client import AgentClient, StartRequest
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.cancel import CancelToken
+from smidr_ci.cli.build_options import BuildOptions
+from smidr_ci.cli.follow import follow_build
+from smidr_ci.cli.watch import Watcher
+
+__all__ = ["build_on", "variables_in"]
+
+_VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
+_MAX_CONFIG: Final = 1 << 20
+
+
+def build_on(
+    agent: AgentClient, options: BuildOptions, watcher: Watcher, cancel: CancelToken
+) -> BuildRecord:
+    """Have the agent build, and show it until it is over.
+
+    Raises `SmidrError`; when the agent goes away in the middle, the build goes on.
+    """
+    path = options.config_path.absolute()
+    text = _read(path)
+    record = agent.start(
+        StartRequest(
+            customer=options.customer,
+            config_text=text,
+            config_name=str(path),
+            directory=path.parent,
+            targets=options.targets,
+            clean=options.clean,
+            clean_image=options.clean_image,
+            fetch_only=options.fetch_only,
+            locked=options.locked,
+            keep_workspace=options.keep,
+            variables=variables_in(text, os.environ),
+        )
+    )
+    watcher.note(f"build {record.build_id} is the agent's")
+    return follow_build(agent, record.build_id, watcher, cancel)
+
+
+def variables_in(text: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """The environment's part that the config may ask for; HOME stands for `~`.
+
+    Which of them it gets is the agent's operator's choice.
+    """
+    names = {*_VARIABLE.findall(text), "HOME"}
+    return {name: environ[name] for name in sorted(names) if name in environ}
+
+
+def _read(path: Path) -> str:
+    try:
+        raw = path.read_bytes() if path.stat().st_size <= _MAX_CONFIG else b"\xff"
+        return raw.decode()
+    except (OSError, UnicodeDecodeError):
+        # Loading it here says what is wrong with it, as it would without an agent.
+        from smidr_ci.config.reading import read_config_text  # noqa: PLC0415 - only then
+
+        return read_config_text(path, hint_if_missing="Write one with: smidr init NAME")
