@@ -33,7 +33,7 @@ from smidr_ci.text import printable
 
 __all__ = ["Outbox", "Patience"]
 
-_LOG: Final = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 _LIMITS: Final = {"receiver": 255, "key": 255, "kind": 64}
 _PAYLOAD_BYTES: Final = 256 * 1024
 _LONGEST_WISH_S: Final = 3600.0
@@ -210,9 +210,10 @@ class Outbox:
                 outcome = self._unsaved[lane.receiver] = self._deliver(lane, tried, deliverer)
             self._save(lane, outcome)
             self._unsaved.pop(lane.receiver, None)
-        except Exception:  # noqa: BLE001 - or nothing would ever go to this receiver again
+        except Exception as error:  # noqa: BLE001 - or nothing would go to this receiver again
             # Not its fault but the database's; what went out is not sent again.
-            _LOG.exception("outbox: can't store how far %s is", lane.receiver)
+            is_known = isinstance(error, SmidrError)
+            _log.error("can't store how far %s is: %s", lane.receiver, error, exc_info=not is_known)
             lane.failures += 1
             lane.due = self._clock.monotonic() + self._pause(lane.failures)
         return True
@@ -237,7 +238,7 @@ class Outbox:
         except SmidrError as error:
             return self._again(lane, tried, _text(error))
         except Exception as error:  # noqa: BLE001 - a faulty deliverer must not end the thread
-            _LOG.exception("outbox: can't deliver %s to %s", tried.key, tried.receiver)
+            _log.exception("can't deliver %s to %s", tried.key, tried.receiver)
             return self._again(lane, tried, printable(f"{type(error).__name__}: {error}"))
         return _Outcome(tried, DELIVERED)
 
@@ -264,7 +265,7 @@ class Outbox:
         if outcome.state == DELIVERED:
             self._store.delivered(seq)
         elif outcome.state == GIVEN_UP:
-            _LOG.warning("outbox: %s: %s", outcome.tried.receiver, outcome.error)
+            _log.warning("gave up a delivery to %s: %s", outcome.tried.receiver, outcome.error)
             self._store.give_up(seq, outcome.error)
         else:
             self._store.postpone(seq, now + timedelta(seconds=outcome.pause_s), outcome.error)
