@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from smidr_ci.agent.status import AgentStatus
+from smidr_ci.bitbake.plan import CONTROL_FILES
 from smidr_ci.bitbake.progress import Progress
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import Order
@@ -119,7 +119,7 @@ class FakeBuildService:
 
     def log_of(self, build_id: str) -> Path:
         """Where the build's console is."""
-        return self.home.builds / build_id / "console.log"
+        return self.home.builds / build_id / "control" / CONTROL_FILES["console"]
 
     def watchers_of(self, build_id: str) -> int:
         """How many are subscribed."""
@@ -156,10 +156,6 @@ class FakeBuildService:
         """Let a build succeed, with these fields besides."""
         values: Mapping[str, object] = {"ended": datetime.now(UTC), "exit_code": 0, **fields}
         return self.change(build_id, state=BuildState.COMPLETED, **values)
-
-    def restarted(self) -> FakeBuildService:
-        """Another agent with the same store; notes, progress and subscriptions are gone."""
-        return FakeBuildService(replace(self.home))
 
     def close(self) -> None:
         """Close the store."""

@@ -33,36 +33,26 @@ _BUNDLES: Final = (
 
 
 class Connection:
-    """A channel to `host:port`, `grpc://host:port`, `grpcs://host:port` or `unix:/path`.
+    """A channel to an agent; raises `UsageError` for an address that is none.
 
-    Raises `UsageError` for another form, and when a token would go over a network in the clear.
+    `unix:/path` is a socket, `grpcs://host:port` means TLS and `grpc://host:port` in the clear,
+    token and all. A bare `host:port` means TLS, but for this host's own addresses.
     """
 
     def __init__(
-        self,
-        address: str,
-        *,
-        token: str | None = None,
-        tls: ClientTls | None = None,
-        may_be_insecure: bool = False,
+        self, address: str, *, token: str | None = None, tls: ClientTls | None = None
     ) -> None:
         self.address = address
+        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
         self._resources = contextlib.ExitStack()
         scheme, rest = _split(address)
         if scheme == "unix":
             target = f"unix:{self._resources.enter_context(short_path(Path(rest)))}"
             self.channel = grpc.insecure_channel(target, _OPTIONS)
-        elif tls is not None or scheme == "grpcs":
+        elif tls is not None or scheme == "grpcs" or (not scheme and not _is_loopback(rest)):
             self.channel = grpc.secure_channel(rest, _credentials(tls), _OPTIONS)
         else:
-            if token and not may_be_insecure and not _is_loopback(rest):
-                raise UsageError(
-                    "the token would go over the network in the clear",
-                    where=address,
-                    hint=f"Use grpcs://{rest}; with --insecure it is sent all the same.",
-                )
             self.channel = grpc.insecure_channel(rest, _OPTIONS)
-        self.metadata = (("authorization", f"Bearer {token}"),) if token else ()
 
     def close(self) -> None:
         """End calls and connection."""
@@ -71,13 +61,14 @@ class Connection:
 
 
 def _split(address: str) -> tuple[str, str]:
+    """Scheme, empty when there is none, and what it is about."""
     scheme, mark, rest = address.partition(":")
     if mark and scheme == "unix" and rest.removeprefix("//").startswith("/"):
         return scheme, rest.removeprefix("//")
     if mark and scheme in {"grpc", "grpcs"} and rest.startswith("//"):
         address = rest.removeprefix("//").rstrip("/")
     else:
-        scheme = "grpc"
+        scheme = ""
     host, _, port = address.rpartition(":")
     if not host or not port.isdecimal() or not 0 < int(port) < 65536 or "/" in host:
         raise UsageError(

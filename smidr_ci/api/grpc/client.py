@@ -42,9 +42,8 @@ _LEVELS: Final = {
 class GrpcClient:
     """Implements `AgentClient`; safe from several threads.
 
-    `address` is `host:port`, `grpc://host:port`, `grpcs://host:port` or `unix:/path`. Streams
-    reconnect until nothing has come for `patience_s`. With `may_be_insecure` a token is sent to
-    another host in the clear, which is an `UsageError` otherwise.
+    `address` is one of `channel.Connection`. Streams reconnect until nothing has come for
+    `patience_s`.
     """
 
     def __init__(
@@ -53,13 +52,10 @@ class GrpcClient:
         *,
         token: str | None = None,
         tls: ClientTls | None = None,
-        may_be_insecure: bool = False,
         patience_s: float = _PATIENCE_S,
         clock: Clock | None = None,
     ) -> None:
-        self._connection = Connection(
-            address, token=token, tls=tls, may_be_insecure=may_be_insecure
-        )
+        self._connection = Connection(address, token=token, tls=tls)
         # protoc writes it without types
         self._stub: Any = SmidrStub(self._connection.channel)  # type: ignore[no-untyped-call]
         self._patience_s = patience_s
