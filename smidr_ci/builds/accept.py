@@ -52,7 +52,8 @@ def _as_allowed(agent: AgentConfig, order: Order) -> AgentConfig:
     A stranger may name any variable, since they are all the stranger's own.
     """
     if not order.is_confined:
-        return agent
+        asked = (*agent.substitution, *order.environment)
+        return agent.model_copy(update={"substitution": asked})
     changes: dict[str, Any] = {
         "substitution": tuple(order.variables),
         "allow_config_directories": False,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from smidr_ci.api.client import AgentClient, StartRequest
+from smidr_ci.api.client import AgentClient
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.views import record_as_dict, record_summary
 from smidr_ci.cancel import CancelLevel, CancelToken
@@ -79,25 +79,22 @@ def start(
     connection: Connection,
     as_json: bool,
 ) -> int:
-    """Queue a build and print its id; local layers below the config's directory travel along.
+    """Queue a build and print its id.
 
-    Prints one line `Build ID: ID` on standard output; with --follow all else goes to standard
-    error, and the exit code is the build's.
+    To a far agent, local layers below the config's directory travel along. Prints one line `Build
+    ID: ID` on standard output; with --follow all else goes to standard error, and the exit code is
+    the build's.
     """
-    from smidr_ci.cli.bundled import bundled  # noqa: PLC0415 - only a start reads a config
+    from smidr_ci.cli.orders import make_request  # noqa: PLC0415 - only a start reads a config
 
-    given = _variables(variables)
-    project = bundled(config_path, given)
-    request = StartRequest(
-        customer=customer,
-        config_text=project.text,
-        config_name=config_path.name,
-        targets=targets,
+    request = make_request(
+        config_path,
+        customer,
+        targets,
+        _variables(variables),
         clean=clean,
         clean_image=clean_image,
-        variables=project.variables,
-        environment=given,
-        bundle=project.bundle,
+        is_local=connection.is_local,
     )
     with connection.open() as agent:
         record = agent.start(request)

@@ -29,6 +29,11 @@ class Connection:
     key: Path | None
     token_file: Path | None
 
+    @property
+    def is_local(self) -> bool:
+        """Whether the agent is this user's own on this host, and sees the same files."""
+        return self.address is None or self.address.startswith(("unix:", "/"))
+
     @contextmanager
     def open(self) -> Iterator[AgentClient]:
         """A client of the agent; raises `AgentUnreachableError` when none is there."""
@@ -50,7 +55,7 @@ class Connection:
                     hint="Start one: smidr daemon. Or name another one's --address HOST:PORT.",
                 )
             return found
-        if self.address.startswith(("unix:", "/")):
+        if self.is_local:
             path = self.address.removeprefix("unix:").removeprefix("//")
             return LocalClient(Path(path))
         return self._far_client(home)

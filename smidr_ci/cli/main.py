@@ -32,6 +32,7 @@ _COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "diagnose": "smidr_ci.cli.diagnose:diagnose",
         "daemon": "smidr_ci.cli.daemon:daemon",
         "client": "smidr_ci.cli.client:client",
+        "token": "smidr_ci.cli.token:token",
         "doctor": "smidr_ci.cli.doctor:doctor",
     }
 )

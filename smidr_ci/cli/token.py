@@ -39,7 +39,9 @@ def token() -> None:
     help="What it is good for: read sees all builds, build also starts and cancels them, admin "
     "also deletes builds and stops the agent.",
 )
-@click.option("--expires", metavar="TIME", help="Good for so long: 12h, 30d, 8w. Default: for ever.")
+@click.option(
+    "--expires", metavar="TIME", help="Good for so long: 12h, 30d, 8w. Default: for ever."
+)
 @json_option
 def create(name: str, scope: str, expires: str | None, as_json: bool) -> None:
     """Make a token called NAME, and print it: this once, and on standard output alone."""

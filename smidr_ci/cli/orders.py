@@ -1,0 +1,64 @@
+"""What a client sends: the config with what belongs to it, near or far."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from smidr_ci.api.client import StartRequest
+from smidr_ci.api.packing import make_bundle
+from smidr_ci.cli.on_agent import variables_in
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.loader import LoadedProject, load_project
+
+__all__ = ["make_request"]
+
+_OWN_PREFIXES = ("YOCTO_", "SMIDR_")
+
+
+def make_request(
+    config_path: Path,
+    customer: str,
+    targets: tuple[str, ...],
+    given: Mapping[str, str],
+    *,
+    clean: bool,
+    clean_image: bool,
+    is_local: bool,
+) -> StartRequest:
+    """Read the config here, with these variables, so that its faults show before it travels.
+
+    An agent of this user on this host reads the layers where they are; to any other they are sent.
+    Raises `ConfigError`, and `UsageError` for what can't travel.
+    """
+    environ = {**os.environ, **given}
+    operator = AgentConfig(substitution=tuple(given))
+    project = load_project(config_path, environ=environ, operator=operator)
+    return StartRequest(
+        customer=customer,
+        config_text=project.text,
+        config_name=str(config_path.absolute()) if is_local else config_path.name,
+        targets=targets,
+        clean=clean,
+        clean_image=clean_image,
+        variables=_variables(project, environ, given, is_local=is_local),
+        environment=given,
+        bundle=b"" if is_local else make_bundle(project),
+        directory=project.directory if is_local else None,
+    )
+
+
+def _variables(
+    project: LoadedProject,
+    environ: Mapping[str, str],
+    given: Mapping[str, str],
+    *,
+    is_local: bool,
+) -> dict[str, str]:
+    found = variables_in(project.text, environ)
+    if is_local:
+        return {**found, **given}
+    # Nothing of ours leaves this host but what the config's own prefixes ask for.
+    mine = {name: value for name, value in found.items() if name.startswith(_OWN_PREFIXES)}
+    return {**mine, **given}
