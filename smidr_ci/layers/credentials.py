@@ -19,7 +19,7 @@ from smidr_ci.errors import LayerError
 from smidr_ci.files import open_untrusted
 from smidr_ci.layers.urls import RepositoryUrl
 
-__all__ = ["ChildAccess", "Credentials", "HostCredentials"]
+__all__ = ["ChildAccess", "Credentials", "HostCredentials", "token_access"]
 
 _MAX_SECRET: Final = 64 * 1024
 # git's credential protocol: `key=value` lines on stdin, the same as the answer (gitcredentials(7)).
@@ -86,12 +86,7 @@ class Credentials:
             return ChildAccess()
         port = f":{url.port}" if url.port else ""
         host = f"[{url.host}]" if ":" in url.host else url.host
-        environment = {
-            "SMIDR_GIT_FOR": f"{url.scheme}://{host}{port}",
-            "SMIDR_GIT_USER": username,
-            "SMIDR_GIT_SECRET": secret,
-        }
-        return ChildAccess(environment, (("credential.helper", _HELPER),), (secret,))
+        return token_access(f"{url.scheme}://{host}{port}", username, secret)
 
     def _entry(self, url: RepositoryUrl) -> HostCredentials | None:
         with_port = f"{url.host}:{url.port}" if url.port else url.host
@@ -129,6 +124,16 @@ class Credentials:
         options.append("-oStrictHostKeyChecking=yes")
         environment |= {"GIT_SSH_COMMAND": shlex.join(options), "GIT_SSH_VARIANT": "ssh"}
         return ChildAccess(environment)
+
+
+def token_access(origin: str, username: str, secret: str) -> ChildAccess:
+    """A login for one git child, shown to `origin` (`scheme://host[:port]`) and to nobody else."""
+    environment = {
+        "SMIDR_GIT_FOR": origin,
+        "SMIDR_GIT_USER": username,
+        "SMIDR_GIT_SECRET": secret,
+    }
+    return ChildAccess(environment, (("credential.helper", _HELPER),), (secret,))
 
 
 def _read(path: Path) -> str:

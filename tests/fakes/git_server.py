@@ -141,8 +141,10 @@ class _Handler(BaseHTTPRequestHandler):
             "GIT_PROTOCOL": protocol,
         }
         done = subprocess.run(
-            ["git", "http-backend"], input=body, env=environment, capture_output=True, check=True
+            ["git", "http-backend"], input=body, env=environment, capture_output=True, check=False
         )
+        # A refusal is an answer too, though git ends with an error then.
+        assert done.stdout, done.stderr
         head, _, content = done.stdout.partition(b"\r\n\r\n")
         self._send(head.decode(), content)
 

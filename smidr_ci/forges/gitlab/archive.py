@@ -12,7 +12,7 @@ import stat
 import struct
 import time
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
@@ -176,11 +176,15 @@ def raw_pieces(selection: Selection, *, warn: Callable[[str], None]) -> Iterator
             hint="Name one file in this report of artifacts:reports.",
             kind=FailureKind.ARTIFACTS,
         )
+    return _raw(selection.root, files)
+
+
+def _raw(root: Path, files: Iterable[str]) -> Iterator[Piece]:
     for path in files:
-        place = selection.root / path
+        place = root / path
         with _opened(place, path) as file:
             source, offset = Source.of(place, os.fstat(file.fileno())), 0
-            for chunk in iter(lambda: file.read(CHUNK_BYTES) or b"", b""):
+            while chunk := file.read(CHUNK_BYTES):
                 yield Piece(chunk, source, offset)
                 offset += len(chunk)
 

@@ -17,13 +17,14 @@ from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.archive import LEVELS, gzip_pieces, raw_pieces, zip_pieces
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Artifact, Job
+from smidr_ci.forges.gitlab.ports import JobLog
 from smidr_ci.forges.gitlab.replay import Piece, Replay
 from smidr_ci.forges.gitlab.selection import Selection, select
 from smidr_ci.forges.gitlab.sending import Answer, Delivery
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.text import printable
 
-__all__ = ["JobLog", "Uploader"]
+__all__ = ["Uploader"]
 
 _SUFFIXES: Final = {"zip": ".zip", "gzip": ".gz"}
 _HINTS: Final = {
@@ -33,14 +34,6 @@ _HINTS: Final = {
     404: "Is the address of the GitLab instance right?",
     405: "Artifacts are switched off on this GitLab instance.",
 }
-
-
-@dataclass(frozen=True)
-class JobLog:
-    """Where lines for the job's trace go."""
-
-    note: Callable[[str], None]
-    warn: Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -79,7 +72,7 @@ class Uploader:
                 self._upload_one(entry)
             except SmidrError as error:
                 self.cancel.raise_if_cancelled()
-                self.say.warn(str(error))
+                self.say.warning(str(error))
                 failures.append(error)
         if failures:
             raise failures[0]
@@ -87,7 +80,7 @@ class Uploader:
     def _upload_one(self, entry: Artifact) -> None:
         selection = self._select(entry)
         if not selection.paths:
-            self.say.warn("No files to upload")
+            self.say.warning("No files to upload")
             return
         name = _file_name(self.expand(entry.name) if entry.name else "artifacts", entry.format)
         with Replay(self._pieces(entry, selection), self.scratch) as replay:
@@ -99,7 +92,7 @@ class Uploader:
                 file_name=name,
                 replay=replay,
                 cancel=self.cancel,
-                warn=self.say.warn,
+                warn=self.say.warning,
                 clock=self.clock,
                 patience_s=self.patience_s,
                 pause=self.pause,
@@ -107,9 +100,7 @@ class Uploader:
             answer = delivery.run()
             if answer.status != 201:
                 raise _refusal(answer, delivery, entry, selection)
-            self.say.note(
-                f"Uploaded {printable(name)} as {entry.type}: {_size(replay.produced_bytes)}"
-            )
+            self.say(f"Uploaded {printable(name)} as {entry.type}: {_size(replay.produced_bytes)}")
 
     def _select(self, entry: Artifact) -> Selection:
         return select(
@@ -117,18 +108,18 @@ class Uploader:
             paths=[self.expand(path) for path in entry.paths],
             exclude=[self.expand(path) for path in entry.exclude],
             untracked=self.untracked() if entry.untracked else (),
-            warn=self.say.warn,
-            note=self.say.note,
+            warn=self.say.warning,
+            note=self.say,
         )
 
     def _pieces(self, entry: Artifact, selection: Selection) -> Iterator[Piece]:
         if entry.format == "gzip":
-            return gzip_pieces(selection, warn=self.say.warn)
+            return gzip_pieces(selection, warn=self.say.warning)
         if entry.format == "raw":
-            return raw_pieces(selection, warn=self.say.warn)
+            return raw_pieces(selection, warn=self.say.warning)
         if entry.format == "zip":
             level = LEVELS.get(self.level, LEVELS["default"])
-            return zip_pieces(selection, level=level, warn=self.say.warn)
+            return zip_pieces(selection, level=level, warn=self.say.warning)
         raise BuildFailedError(
             f"an artifact of format {printable(entry.format)[:40]!r} can't be made",
             hint="smidr knows zip, gzip and raw.",

@@ -19,8 +19,9 @@ from smidr_ci.errors import CancelledError, FailureKind, SmidrError
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.transport import Transport
-from smidr_ci.forges.gitlab.uploads import JobLog, Uploader
+from smidr_ci.forges.gitlab.uploads import Uploader
 from tests.fakes.artifact_server import ArtifactServer, Fault, serve_artifacts
+from tests.fakes.job_log import RecordedLog
 
 TOKEN = "glcbt-secret"
 
@@ -40,7 +41,7 @@ class Site:
         self.directory.mkdir()
         self.scratch = root / "scratch"
         self.scratch.mkdir()
-        self.lines: list[str] = []
+        self.log = RecordedLog()
         self.cancel = CancelToken()
         self.waits: list[float] = []
         self.transport = Transport(server.base)
@@ -65,7 +66,7 @@ class Site:
                 job=job,
                 directory=self.directory,
                 scratch=self.scratch,
-                say=JobLog(self.lines.append, self.lines.append),
+                say=self.log,
                 cancel=self.cancel,
                 expand=expand,
                 untracked=lambda: ["new.txt"],
@@ -145,7 +146,7 @@ def test_when_decides_by_the_jobs_result(site: Site) -> None:
 
 def test_nothing_to_upload_is_no_failure_and_no_request(site: Site) -> None:
     site.upload(Artifact(paths=("missing",)))
-    assert "No files to upload" in site.lines
+    assert "WARNING: No files to upload" in site.log.lines
     assert site.server.requests == []
 
 
@@ -267,14 +268,15 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.transport import Transport
-from smidr_ci.forges.gitlab.uploads import JobLog, Uploader
+from smidr_ci.forges.gitlab.uploads import Uploader
+from tests.fakes.job_log import RecordedLog
 def peak_kib():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 root, url = Path(sys.argv[1]), sys.argv[2]
 job = Job(id=7, token="t", artifacts=(Artifact(paths=("image.wic.zst",)),))
 Uploader(client=RunnerClient(Transport(url)), job=job, directory=root, scratch=root,
-         say=JobLog(str, str), cancel=CancelToken()).upload(succeeded=True)
+         say=RecordedLog(), cancel=CancelToken()).upload(succeeded=True)
 print(json.dumps({"rss_kib": peak_kib()}))
 """
 
