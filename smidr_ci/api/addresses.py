@@ -59,6 +59,13 @@ class Endpoint:
         """Whether only this host reaches it."""
         return ipaddress.ip_address(self.host.partition("%")[0]).is_loopback
 
+    @property
+    def local_addresses(self) -> tuple[str, ...]:
+        """Under which loopback addresses this host's own programs reach it, as `HOST:PORT`."""
+        hosts = {"::": ("127.0.0.1", "::1"), "0.0.0.0": ("127.0.0.1",)}  # noqa: S104 - compared
+        found = hosts.get(self.host, (self.host,) if self.is_loopback else ())
+        return tuple(str(Endpoint(host, self.port)) for host in found)
+
 
 def parse_address(text: str) -> UnixAddress | tuple[str, int]:
     """`HOST:PORT`, `[IPv6]:PORT`, `:PORT` (host empty: all addresses) or `unix:PATH`.

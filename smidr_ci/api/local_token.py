@@ -39,7 +39,8 @@ def make_local_token() -> str:
 def publish_local_token(home: Home, token: str, addresses: Iterable[str]) -> None:
     """Write it down for this user's clients, mode 0600; raises `HostError`.
 
-    `addresses` are the loopback addresses where the agent listens, as `HOST:PORT` in numbers.
+    `addresses` are the loopback addresses where the agent listens, as `HOST:PORT` in numbers;
+    see `Endpoint.local_addresses`.
     """
     lines = [token, *addresses]
     try:
@@ -63,7 +64,7 @@ def read_local_token(home: Home, address: str) -> str | None:
             return None
         with open_untrusted(home.local_token) as file:
             info = os.fstat(file.fileno())
-            lines = file.read(_MAX_BYTES).decode("ascii", errors="replace").split("\n")
+            lines = file.read(_MAX_BYTES).decode("ascii", errors="replace").split()
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -74,5 +75,5 @@ def read_local_token(home: Home, address: str) -> str | None:
             where=str(home.local_token),
             hint="Restart the agent: it makes a new one that nobody has seen.",
         )
-    token, *known = lines
+    token, known = "".join(lines[:1]), lines[1:]
     return token if id_of_secret(token) == LOCAL_ID and address in known else None
