@@ -17,9 +17,22 @@ from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.cancel import CancelLevel
 from smidr_ci.errors import BusyError
+from smidr_ci.files import make_marked_dir
 from smidr_ci.home import Home
 
 STARTED = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+
+
+def a_record(state: BuildState = BuildState.QUEUED) -> BuildRecord:
+    """A record that is in no store."""
+    return BuildRecord(
+        build_id="acme-12345678",
+        customer="acme",
+        project="demo",
+        targets=("core-image-minimal",),
+        state=state,
+        created=STARTED,
+    )
 
 
 class FakeBuildService:
@@ -62,7 +75,8 @@ class FakeBuildService:
                 order=order.to_json(),
             )
             self.store.add(record)
-        self.log_of(build_id).parent.mkdir(parents=True)
+        make_marked_dir(self.home.builds / build_id)
+        self.log_of(build_id).parent.mkdir()
         self.orders.append(order)
         self.source = source
         return record

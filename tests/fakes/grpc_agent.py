@@ -66,7 +66,7 @@ class GrpcAgent:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.run(self.server.stop(0))
+        self.run(self._end())
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
@@ -74,6 +74,12 @@ class GrpcAgent:
         self._pool.shutdown()
         self.agent.close()
         self._database.close()
+
+    async def _end(self) -> None:
+        await self.server.stop(0)
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:  # gRPC's own, which end a moment after the calls that they are for
+            await asyncio.wait(others, timeout=10)
 
     @property
     def socket(self) -> str:

@@ -69,6 +69,7 @@ class Endpoint:
     def __init__(self, authenticator: Authenticator, pool: Executor) -> None:
         self._authenticator = authenticator
         self._pool = pool
+        self._running: set[asyncio.Task[Any]] = set()
 
     def handler(
         self,
@@ -89,6 +90,10 @@ class Endpoint:
 
     async def guarded(self, serve: Callable[[], Awaitable[None]], context: Context) -> None:
         """Do it; what goes wrong becomes the call's status, and never a traceback."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._running.add(task)
+            task.add_done_callback(self._running.discard)
         try:
             await serve()
         except SmidrError as error:
@@ -104,6 +109,11 @@ class Endpoint:
         else:
             return
         await context.abort(code_of(failure), details_of(failure), trailer_of(failure))
+
+    async def ended(self, timeout_s: float) -> None:
+        """Wait for calls that were told to end, but no longer than that."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
 
     async def caller(self, context: Context) -> Caller:
         """Who calls; raises `UnauthenticatedError` or `BusyError`."""

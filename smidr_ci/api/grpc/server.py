@@ -21,6 +21,7 @@ __all__ = ["GrpcServer"]
 _LOG: Final = logging.getLogger(__name__)
 _MAX_CALLS: Final = 2000
 """At once, of all clients; more are refused with RESOURCE_EXHAUSTED."""
+_END_TIMEOUT_S: Final = 5.0
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_START_BYTES),
     ("grpc.max_send_message_length", -1),  # what is sent is bounded where it is made
@@ -60,12 +61,12 @@ class GrpcServer:
         pool: Executor,
     ) -> None:
         self._operations = operations
-        self._authenticator = authenticator
         self._listeners = listeners
         self._is_serving = is_serving
         self._pool = pool
         self._bound: list[Bound] = []
         self._server: grpc.aio.Server | None = None
+        self._endpoint = Endpoint(authenticator, pool)
 
     @property
     def listening(self) -> tuple[str, ...]:
@@ -75,7 +76,7 @@ class GrpcServer:
     async def start(self) -> None:
         """Listen and serve; raises `HostError` when an address can't be taken, and takes none."""
         server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
-        endpoint = Endpoint(self._authenticator, self._pool)
+        endpoint = self._endpoint
         services = (
             (SERVICE, Methods(self._operations, self._pool).handlers(endpoint)),
             health_handlers(endpoint, self._is_serving, self._pool),
@@ -100,6 +101,8 @@ class GrpcServer:
         server, self._server = self._server, None
         if server is not None:
             await server.stop(grace_s)
+            # Calls that were cut off still give back what they hold, in `pool` too.
+            await self._endpoint.ended(_END_TIMEOUT_S)
         for bound in self._bound:
             bound.release()
         self._bound.clear()

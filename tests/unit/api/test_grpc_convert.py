@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, fields, replace
-from datetime import UTC, datetime
+from datetime import UTC
 from enum import StrEnum
 from typing import Any
 
@@ -21,6 +21,7 @@ from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.views import plain
 from smidr_ci.diagnosis.model import Category, Consequence, ExcerptLine, Finding, Severity
 from smidr_ci.errors import FailureKind, HostError
+from tests.fakes.build_service import a_record
 
 TEXTS = st.text(max_size=20)
 COUNTS = st.integers(0, 2**53)
@@ -190,14 +191,3 @@ def test_every_word_has_a_number_and_comes_back(words: type[StrEnum], enum: Any)
     numbers = [convert.enum_value(enum.DESCRIPTOR, word) for word in words]
     assert sorted(numbers) == list(range(1, len(enum.DESCRIPTOR.values)))
     assert [convert.enum_from(enum.DESCRIPTOR, words, number) for number in numbers] == list(words)
-
-
-def a_record() -> BuildRecord:
-    return BuildRecord(
-        build_id="acme-12345678",
-        customer="acme",
-        project="demo",
-        targets=("core-image-minimal",),
-        state=BuildState.QUEUED,
-        created=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
-    )
