@@ -142,6 +142,8 @@ class Line:
 
     def _shortage(self, head: Waiting, left: Amount) -> str:
         need, budget = self.policy.need_of(head), self.policy.budget
+        if excess := self.policy.check_fits(head):
+            return excess
         if need.memory_bytes > left.memory_bytes:
             return (
                 f"needs {need.memory_bytes / _GIB:.1f} GiB of memory; running builds leave"

@@ -7,13 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from smidr_ci.builds.model import BuildRecord
-from smidr_ci.builds.parallelism import allowance_of, host_cpus, host_memory_bytes
 from smidr_ci.config.agent import AgentConfig, Limits
-from smidr_ci.config.models import ProjectConfig
 from smidr_ci.errors import ConfigError
 
-__all__ = ["MAX_BUILDS_VARIABLE", "Amount", "Policy", "Waiting", "policy_of", "waiting_of"]
+__all__ = ["MAX_BUILDS_VARIABLE", "Amount", "Policy", "Waiting", "policy_of"]
 
 MAX_BUILDS_VARIABLE: Final = "SMIDR_MAX_CONCURRENT_BUILDS"
 
@@ -105,32 +102,14 @@ class Policy:
         )
 
 
-def waiting_of(record: BuildRecord, config: ProjectConfig, agent: AgentConfig) -> Waiting:
-    """A queued build as it stands in line: by the time of its order, also after a restart."""
-    allowance = allowance_of(config, agent)
-    return Waiting(
-        build_id=record.build_id,
-        customer=record.customer,
-        position=int(record.created.timestamp() * 1_000_000),
-        memory_bytes=allowance.memory_bytes,
-        cpus=allowance.cpus,
-    )
-
-
 def policy_of(
-    agent: AgentConfig,
-    environ: Mapping[str, str],
-    *,
-    cpus: int | None = None,
-    memory_bytes: int | None = None,
+    agent: AgentConfig, environ: Mapping[str, str], *, cpus: int, memory_bytes: int
 ) -> Policy:
-    """The limits for a host with so many CPUs and so much real memory; None is this host's.
+    """The limits for a host with so many CPUs and so much real memory.
 
     SMIDR_MAX_CONCURRENT_BUILDS wins over agent.yaml. Raises `ConfigError` when it is no number.
     """
     limits = agent.limits
-    cpus = cpus or host_cpus()
-    memory_bytes = memory_bytes or host_memory_bytes()
     budget = limits.memory_budget or int(memory_bytes * _MEMORY_SHARE)
     chosen = _from_environment(environ) or limits.max_concurrent_builds
     return Policy(
