@@ -71,7 +71,13 @@ class Uploads(Protocol):
     """Takes a job's artifacts and reports to the server."""
 
     def run(
-        self, job: Job, directory: Path, artifacts: Path | None, outcome: Outcome, log: JobLog
+        self,
+        job: Job,
+        directory: Path,
+        artifacts: Path | None,
+        outcome: Outcome,
+        cancel: CancelToken,
+        log: JobLog,
     ) -> None:
         """Upload what `job.artifacts` selects for this outcome, as one section of the log.
 

@@ -79,6 +79,7 @@ class Trace:
         self._marks: dict[str, int] = {}
         self._size = self._crc = 0
         self._covered = (0, 0)
+        self._is_changed = False
         self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             self._restore()
@@ -112,15 +113,22 @@ class Trace:
         """How far a source was written, as given to `write`; 0 at first."""
         return self._marks.get(name, 0)
 
+    def set_mark(self, name: str, value: int) -> None:
+        """Remember a number; stored with the next checkpoint that has news of the trace."""
+        with self._lock:
+            self._marks[name] = value
+
     def write(self, stream: int, data: bytes, **marks: int) -> None:
         """Append through the stream's filters; `marks` say how far its source is written now."""
         with self._lock:
             self._limited(stream, self._streams[stream].feed(data))
             self._marks.update(marks)
+            self._is_changed = True
 
     def write_line(self, data: bytes, *, is_needed: bool = False) -> None:
         """A whole line of the runner's own; `is_needed` lets it pass any limit."""
         with self._lock:
+            self._is_changed = True
             stream = self._streams[RUNNER]
             shown = stream.feed(data) + stream.stamper.feed(stream.masker.end())
             if is_needed:
@@ -131,6 +139,7 @@ class Trace:
     def end_output(self) -> None:
         """Nothing more comes of this output: show what waits, and the end of what was too much."""
         with self._lock:
+            self._is_changed = True
             self._limited(OUTPUT, self._streams[OUTPUT].end())
             if not self._tail:
                 return
@@ -151,7 +160,7 @@ class Trace:
     def checkpoint(self) -> None:
         """Make all that was written so far safe, and ready to be sent."""
         with self._lock:
-            if self._file < 0:
+            if self._file < 0 or not self._is_changed:
                 return
             state = {
                 "size": self._size,
@@ -171,6 +180,7 @@ class Trace:
             except OSError as error:
                 raise _disk(error, self.path) from error
             self._covered = (self._size, self._crc)
+            self._is_changed = False
 
     def skip_to(self, offset: int) -> None:
         """The server has more than this file, which was damaged: count on from there."""
@@ -182,6 +192,7 @@ class Trace:
             except OSError as error:
                 raise _disk(error, self.path) from error
             self._size, self._crc = offset, self._crc_of(offset)
+            self._is_changed = True
             self.checkpoint()
 
     def _limited(self, stream: int, data: bytes) -> None:

@@ -1,0 +1,155 @@
+"""What is kept of a job until the server has heard of its end: it outlives this process."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields, replace
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, Self
+
+from smidr_ci.errors import HostError
+from smidr_ci.files import (
+    as_host_error,
+    make_marked_dir,
+    make_private_dir,
+    remove_marked_tree,
+    write_atomic,
+)
+
+__all__ = ["JobFolder", "JobState", "Phase"]
+
+_NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9._-]", re.ASCII)
+_MAX_BYTES: Final = 128 * 1024 * 1024
+
+
+class Phase(StrEnum):
+    """How far a job has come; a phase that was begun is begun again after a kill."""
+
+    RECEIVED = "received"
+    """Not acknowledged yet."""
+    SOURCES = "sources"
+    BEFORE = "before"
+    """Lines of the script before the build."""
+    BUILD = "build"
+    AFTER = "after"
+    """Lines of the script after the build."""
+    AFTER_SCRIPT = "after-script"
+    UPLOADS = "uploads"
+    REPORT = "report"
+    """All is done, the server must hear of it."""
+
+
+@dataclass(frozen=True)
+class JobState:
+    """What changes while a job runs."""
+
+    received: datetime
+    phase: Phase = Phase.RECEIVED
+    build_id: str = ""
+    script_begun: datetime | None = None
+    slot: int = 0
+    """Number of its directory among the project's."""
+    project: str = ""
+    """The project's directory, once there is one."""
+    succeeded: bool = False
+    failure_reason: str = ""
+    exit_code: int = 0
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class JobFolder:
+    """One job's directory under `$SMIDR_HOME/jobs`; it holds secrets, so it is ours alone."""
+
+    path: Path
+    registration: str
+    payload: object = field(repr=False)
+
+    @classmethod
+    def create(
+        cls,
+        root: Path,
+        registration: str,
+        payload: object,
+        job_id: int,
+        state: JobState,
+    ) -> Self:
+        """Store a job that was just handed out; raises `HostError`.
+
+        The registration is part of the name, since two servers may use the same number.
+        """
+        name = f"gitlab-{_NOT_IN_NAMES.sub('_', registration)}-{job_id:d}"
+        path = root / name
+        try:
+            make_private_dir(root)
+            if path.exists():  # a job that the server hands out again was lost on the way
+                remove_marked_tree(path, root)
+            make_marked_dir(path, mode=0o700)
+            folder = cls(path, registration, payload)
+            folder.save(state)
+            text = json.dumps({"registration": registration, "payload": payload})
+            write_atomic(path / "job.json", text, mode=0o600)
+        except OSError as error:
+            raise as_host_error(error, "can't store the job", path) from error
+        return folder
+
+    @classmethod
+    def find_all(cls, root: Path, registration: str) -> Iterator[Self]:
+        """The jobs of one registration that are not reported yet; what is damaged is passed."""
+        for path in sorted(root.glob("gitlab-*")):
+            try:
+                found = json.loads(_read(path / "job.json"))
+                folder = cls(path, found["registration"], found["payload"])
+                folder.load()
+            except (OSError, ValueError, KeyError, TypeError, HostError):
+                continue
+            if folder.registration == registration:
+                yield folder
+
+    def load(self) -> JobState:
+        """The state as it was saved last; raises `HostError`."""
+        try:
+            found = json.loads(_read(self.path / "state.json"))
+            known = {item.name for item in fields(JobState)}
+            values = {key: value for key, value in found.items() if key in known}
+            values["received"] = datetime.fromisoformat(values["received"])
+            begun = values.get("script_begun")
+            values["script_begun"] = datetime.fromisoformat(begun) if begun else None
+            values["phase"] = Phase(values.get("phase", Phase.RECEIVED))
+            return JobState(**values)
+        except OSError as error:
+            raise as_host_error(error, "can't read the job's state", self.path) from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise HostError(f"the job's state is damaged: {error}", where=str(self.path)) from error
+
+    def save(self, state: JobState) -> None:
+        """Replace the stored state; raises `HostError`."""
+        plain = {**asdict(state), "received": state.received.isoformat()}
+        if state.script_begun is not None:
+            plain["script_begun"] = state.script_begun.isoformat()
+        try:
+            write_atomic(self.path / "state.json", json.dumps(plain), mode=0o600)
+        except OSError as error:
+            raise as_host_error(error, "can't store the job's state", self.path) from error
+
+    def update(self, state: JobState, **changes: Any) -> JobState:  # noqa: ANN401 - its fields
+        """The state with changes, saved."""
+        changed = replace(state, **changes)
+        self.save(changed)
+        return changed
+
+    def remove(self) -> None:
+        """Forget the job: the server has its result."""
+        try:
+            remove_marked_tree(self.path, self.path.parent)
+        except OSError as error:
+            raise as_host_error(error, "can't delete the job's directory", self.path) from error
+
+
+def _read(path: Path) -> bytes:
+    with path.open("rb") as stream:
+        return stream.read(_MAX_BYTES)

@@ -1,0 +1,258 @@
+"""One registration's runner: asks for jobs when the host has room, and runs them."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from smidr_ci.errors import SmidrError
+from smidr_ci.forges.gitlab.answers import Poll, PollOutcome
+from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.health import PollHealth
+from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState
+from smidr_ci.forges.gitlab.lifecycle import JobRun
+from smidr_ci.forges.gitlab.parsing import identity_of
+from smidr_ci.forges.gitlab.payload import Variable
+from smidr_ci.forges.gitlab.phases import Workshop
+from smidr_ci.forges.gitlab.rotation import is_rotation_due, rotate
+from smidr_ci.forges.gitlab.tls import TlsFiles
+from smidr_ci.forges.gitlab.transport import OnCall, Pause, Transport
+from smidr_ci.forges.registration import Registration, Registrations, system_id
+
+__all__ = ["GitLabRunner"]
+
+log = logging.getLogger(__name__)
+
+CHECK_INTERVAL_S: Final = 3.0
+_LEAVE_S: Final = 5.0
+
+
+class GitLabRunner:
+    """Polls in a thread of its own between `start` and `stop`; each job has two more.
+
+    `capacity` says why this host can't start a build now, None when it can. `pause` (for tests)
+    waits between polls and ends them when it returns True.
+    """
+
+    def __init__(
+        self,
+        registration: Registration,
+        workshop: Workshop,
+        capacity: Callable[[], str | None],
+        *,
+        on_call: OnCall | None = None,
+        pause: Pause | None = None,
+        check_interval_s: float = CHECK_INTERVAL_S,
+    ) -> None:
+        self.registration = registration
+        self._workshop = workshop
+        self._capacity = capacity
+        self._pause = pause
+        self._check_interval_s = check_interval_s
+        self._registrations = Registrations(workshop.home)
+        tls = _tls_of(registration, workshop)
+        self._tls_variables = _tls_variables(tls)
+        # Apart, so that ending a long poll leaves the calls about jobs alone.
+        self._poll_transport, self._job_transport = (
+            Transport(registration.url, tls=tls, clock=workshop.clock, on_call=on_call, pause=pause)
+            for _ in range(2)
+        )
+        machine = system_id(workshop.home)
+        self._poller = RunnerClient(
+            self._poll_transport, token=registration.token, system_id=machine
+        )
+        self._client = RunnerClient(
+            self._job_transport, token=registration.token, system_id=machine
+        )
+        self.health = PollHealth()
+        self.waiting_for = ""
+        """Why no job is asked for now; empty while polling."""
+        self._lock = threading.Lock()
+        self._jobs: dict[int, tuple[JobRun, threading.Thread]] = {}
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Go on with the jobs of an earlier process, then ask for new ones."""
+        self.resume()
+        name = f"gitlab-{self.registration.name}"
+        self._thread = threading.Thread(target=self.poll_forever, name=name, daemon=True)
+        self._thread.start()
+
+    def resume(self) -> None:
+        """Go on with the jobs that an earlier process left."""
+        for folder in JobFolder.find_all(self._jobs_root, self.registration.name):
+            self._begin(folder)
+
+    def drain(self) -> None:
+        """Ask for no more jobs; those that run go on."""
+        self._stopped.set()
+        self._poll_transport.end()
+
+    def stop(self, *, cancel_jobs: bool = False, timeout_s: float = 30.0) -> None:
+        """End: leave jobs for the next process, or end them as interrupted and say so."""
+        self.drain()
+        running = self.running()
+        for run in running:
+            if cancel_jobs:
+                run.interrupt("aborted: the runner was stopped")
+            else:
+                run.leave()
+        self.wait(timeout_s if cancel_jobs else _LEAVE_S)
+        for run in running:
+            run.leave()
+        self._job_transport.end()
+        self.wait(_LEAVE_S)
+        if self._thread is not None:
+            self._thread.join(_LEAVE_S)
+        self._poll_transport.close()
+        self._job_transport.close()
+
+    def running(self) -> list[JobRun]:
+        """The jobs that are not over."""
+        with self._lock:
+            return [run for run, thread in self._jobs.values() if thread.is_alive()]
+
+    def wait(self, timeout_s: float) -> None:
+        """Wait for the end of all jobs, at most so long in all."""
+        clock = self._workshop.clock
+        until = clock.monotonic() + timeout_s
+        with self._lock:
+            threads = [thread for _, thread in self._jobs.values()]
+        for thread in threads:
+            thread.join(max(0.0, until - clock.monotonic()))
+
+    def poll_forever(self) -> None:
+        """Ask for jobs until stopped."""
+        wait = 0.0
+        while not self._wait(wait):
+            try:
+                wait = self._round()
+            except SmidrError as error:
+                log.error("%s: %s", self.registration.name, error)  # noqa: TRY400 - no fault of ours
+                wait = self._check_interval_s
+            except Exception:
+                log.exception("polling for %s", self.registration.name)
+                wait = self._check_interval_s
+
+    def _wait(self, seconds: float) -> bool:
+        pause = self._pause or self._stopped.wait
+        return pause(seconds) or self._stopped.is_set()
+
+    def _round(self) -> float:
+        """Ask once, if there is room; seconds until the next time."""
+        self._rotate_if_due()
+        self.waiting_for = self._why_not_now()
+        if self.waiting_for:
+            return self._check_interval_s
+        poll = self._poller.request_job()
+        if self._stopped.is_set() and poll.outcome is not PollOutcome.JOB:
+            return 0.0
+        self.health.heard(poll)
+        if poll.outcome is PollOutcome.JOB:
+            self._take(poll)
+            return 0.0
+        if poll.outcome not in {PollOutcome.NOTHING, PollOutcome.CONFLICT}:
+            level = logging.WARNING if poll.is_healthy else logging.ERROR
+            log.log(level, "%s: no job: %s", self.registration.name, poll.message)
+        return self.health.wait_s(self._check_interval_s)
+
+    def _why_not_now(self) -> str:
+        if self.registration.is_paused:
+            return "the registration is paused"
+        limit = self.registration.limit
+        if limit and len(self.running()) >= limit:
+            return f"{limit} jobs of this registration run, its limit"
+        return self._capacity() or ""
+
+    def _rotate_if_due(self) -> None:
+        now = self._workshop.clock.now()
+        if not is_rotation_due(self.registration, now):
+            return
+        try:
+            changed = rotate(
+                self.registration, self._registrations, self._poller, self._workshop.clock
+            )
+        except SmidrError as error:
+            log.warning("%s: the token was not changed: %s", self.registration.name, error)
+            return
+        finally:
+            self._client.token = self._poller.token
+        self.registration = changed
+
+    def _take(self, poll: Poll) -> None:
+        try:
+            identity = identity_of(poll.payload)
+        except SmidrError as error:
+            # Without its id and token nobody can even be told; GitLab drops it in two minutes.
+            log.error("%s: %s", self.registration.name, error)  # noqa: TRY400 - no fault of ours
+            return
+        log.info("%s: job %d (%s)", self.registration.name, identity.id, poll.correlation_id)
+        state = JobState(received=self._workshop.clock.now(), slot=self._free_slot())
+        try:
+            folder = JobFolder.create(
+                self._jobs_root, self.registration.name, poll.payload, identity.id, state
+            )
+        except SmidrError:
+            self._client.update_job(
+                identity.id, identity.token, "failed", failure_reason="runner_system_failure"
+            )
+            raise
+        self._begin(folder)
+
+    def _begin(self, folder: JobFolder) -> None:
+        run = JobRun(
+            folder,
+            self.registration,
+            self._client,
+            self._workshop,
+            tls=self._tls_variables,
+            pause=self._pause,
+        )
+        thread = threading.Thread(
+            target=self._run, args=(run,), name=f"gitlab-job-{run.job.id}", daemon=True
+        )
+        with self._lock:
+            self._jobs[run.job.id] = (run, thread)
+        thread.start()
+
+    def _run(self, run: JobRun) -> None:
+        try:
+            run.run()
+        finally:
+            with self._lock:
+                self._jobs.pop(run.job.id, None)
+
+    def _free_slot(self) -> int:
+        used = {run.state.slot for run in self.running()}
+        return next(number for number in range(len(used) + 1) if number not in used)
+
+    @property
+    def _jobs_root(self) -> Path:
+        return self._workshop.home.root / "jobs"
+
+
+def _tls_of(registration: Registration, workshop: Workshop) -> TlsFiles:
+    found = TlsFiles.discover(workshop.home.root / "certs", registration.url)
+    return TlsFiles(
+        registration.tls_ca_file or found.ca,
+        registration.tls_cert_file or found.cert,
+        registration.tls_key_file or found.key,
+    )
+
+
+def _tls_variables(tls: TlsFiles) -> tuple[Variable, ...]:
+    """The server's authority as a file variable, for git and other tools of the job.
+
+    Our own certificate and key stay here: they would let a job speak as this runner.
+    """
+    if tls.ca is None:
+        return ()
+    try:
+        text = tls.ca.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        return ()
+    return (Variable("CI_SERVER_TLS_CA_FILE", text, is_public=True, is_file=True, is_raw=True),)
