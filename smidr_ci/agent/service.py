@@ -69,6 +69,8 @@ class Agent:
         self.listening: tuple[str, ...] = ()
         """Where the API answers; set by whoever serves it."""
         self.outbox_status: Callable[[], tuple[OutboxStatus, ...]] = tuple
+        self.warnings: Callable[[], tuple[str, ...]] = tuple
+        """What else the operator should see to; set by whoever knows."""
 
     # What the API and the forges use: `BuildService`.
 
@@ -131,7 +133,8 @@ class Agent:
     def status(self) -> AgentStatus:
         """One moment of the agent."""
         reasons = self._scheduler.reasons()
-        problems = (*self._settings.problems, *((self._problem,) if self._problem else ()))
+        own = (self._problem,) if self._problem else ()
+        problems = (*self._settings.problems, *own, *self.warnings())
         return AgentStatus(
             version=__version__,
             pid=os.getpid(),

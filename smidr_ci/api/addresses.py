@@ -21,6 +21,7 @@ __all__ = [
     "Listening",
     "UnixAddress",
     "check_exposure",
+    "endpoint_of",
     "parse_address",
     "plan_listening",
     "resolve_endpoints",
@@ -86,6 +87,18 @@ def parse_address(text: str) -> UnixAddress | tuple[str, int]:
     return (found[1] or found[2] or ""), int(found[3])
 
 
+def endpoint_of(text: str) -> Endpoint:
+    """A `HOST:PORT` that is in numbers already; raises `UsageError`."""
+    address = parse_address(text)
+    if isinstance(address, UnixAddress):
+        raise UsageError(f"{text[:120]!r} is a unix socket", hint="Name a HOST:PORT.")
+    try:
+        ipaddress.ip_address(address[0])
+    except ValueError as error:
+        raise UsageError(f"{text[:120]!r} is not an address in numbers") from error
+    return Endpoint(*address)
+
+
 def resolve_endpoints(text: str, resolve: _Resolve = socket.getaddrinfo) -> tuple[Endpoint, ...]:
     """Every numeric address that a `HOST:PORT` stands for; raises `UsageError`.
 
@@ -143,6 +156,11 @@ class Listening:
     http: tuple[Endpoint, ...] = ()
     tls: ServerTls | None = None
     """Used on all of them."""
+
+    def warnings(self, now: datetime) -> tuple[str, ...]:
+        """What the operator should see to soon."""
+        problem = self.tls.problem(now) if self.tls is not None else ""
+        return (problem,) if problem else ()
 
 
 def plan_listening(

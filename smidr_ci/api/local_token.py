@@ -55,7 +55,9 @@ def withdraw_local_token(home: Home) -> None:
 
 
 def read_local_token(home: Home, address: str) -> str | None:
-    """What to send to the agent at `address` (`HOST:PORT` in numbers); None when it is not ours.
+    """What to send to the agent at `address`; None when it is not ours.
+
+    `address` is `HOST:PORT`, in numbers or `localhost`.
 
     Raises `HostError` when the file could have been written by somebody else.
     """
@@ -76,4 +78,6 @@ def read_local_token(home: Home, address: str) -> str | None:
             hint="Restart the agent: it makes a new one that nobody has seen.",
         )
     token, known = "".join(lines[:1]), lines[1:]
-    return token if id_of_secret(token) == LOCAL_ID and address in known else None
+    host, _, port = address.rpartition(":")
+    meant = {f"127.0.0.1:{port}", f"[::1]:{port}"} if host == "localhost" else {address}
+    return token if id_of_secret(token) == LOCAL_ID and meant.intersection(known) else None

@@ -16,7 +16,7 @@ from typing import NoReturn
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
 from smidr_ci.agent.systemd import Notifier, Watchdog
-from smidr_ci.api.addresses import Listening, plan_listening
+from smidr_ci.api.addresses import Listening, endpoint_of, plan_listening
 from smidr_ci.api.bundles import receive_bundle, sweep_incoming
 from smidr_ci.api.edge import Edge
 from smidr_ci.api.health import Health
@@ -68,6 +68,7 @@ def run_agent(
     security = Security(tokens, host.agent.api, os.getuid(), local_token=token)
     chosen = Settings(host)
     agent = Agent(chosen)
+    agent.warnings = lambda: listening.warnings(host.clock.now())
     edge = _edge(agent, chosen, security, listening)
     notifier = Notifier.from_environment(environ)
     _handle_signals(agent, notifier, chosen)
@@ -96,9 +97,9 @@ def _edge(agent: Agent, settings: Settings, security: Security, listening: Liste
 
 
 def _loopback(addresses: Iterable[str]) -> list[str]:
-    """`HOST:PORT` of what programs of this host alone reach."""
+    """`HOST:PORT` under which programs of this host reach what is listened at."""
     found = [text.partition("://")[2] for text in addresses if "://" in text]
-    return [place for place in found if place.startswith(("127.", "[::1]"))]
+    return [place for text in found for place in endpoint_of(text).local_addresses]
 
 
 def _handle_signals(agent: Agent, notifier: Notifier, settings: Settings) -> None:

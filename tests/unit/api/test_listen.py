@@ -22,6 +22,7 @@ from smidr_ci.api.addresses import (
     Endpoint,
     Listening,
     UnixAddress,
+    endpoint_of,
     parse_address,
     plan_listening,
     resolve_endpoints,
@@ -147,6 +148,34 @@ def test_with_tls_a_token_or_a_client_ca_is_enough(tmp_path: Path) -> None:
         plan_listening(tls, NOW, has_tokens=False)
     mutual = tls.model_copy(update={"client_ca_file": authority.path})
     assert plan_listening(mutual, NOW, has_tokens=False).tls is not None
+
+
+def test_the_status_tells_of_a_certificate_that_ends_soon(tmp_path: Path) -> None:
+    certificate, key, _ = Authority(tmp_path).issue("server", days=10)
+    tls = Api(address="127.0.0.1:5", tls_certificate_file=certificate, tls_key_file=key)
+    (warning,) = plan_listening(tls, NOW, has_tokens=True).warnings(NOW)
+    assert str(certificate) in warning
+    assert Listening().warnings(NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "local"),
+    [
+        ("127.0.0.1:5", ("127.0.0.1:5",)),
+        ("[::1]:5", ("[::1]:5",)),
+        ("[::]:5", ("127.0.0.1:5", "[::1]:5")),
+        ("0.0.0.0:5", ("127.0.0.1:5",)),
+        ("192.0.2.1:5", ()),
+    ],
+)
+def test_programs_of_the_host_know_where_to_go(text: str, local: tuple[str, ...]) -> None:
+    assert endpoint_of(text).local_addresses == local
+
+
+@pytest.mark.parametrize("text", ["localhost:5", ":5", "unix:/x", "x"])
+def test_an_endpoint_is_in_numbers(text: str) -> None:
+    with pytest.raises(UsageError):
+        endpoint_of(text)
 
 
 def test_the_command_line_wins_over_the_settings() -> None:

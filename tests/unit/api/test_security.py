@@ -252,6 +252,8 @@ def test_a_client_of_the_same_user_finds_the_local_token(local: LocalBench) -> N
         local.publish("127.0.0.1:50051", "[::1]:50051")
         assert read_local_token(local.home, "127.0.0.1:50051") == local.token
         assert read_local_token(local.home, "[::1]:50051") == local.token
+        assert read_local_token(local.home, "localhost:50051") == local.token
+        assert read_local_token(local.home, "localhost:50052") is None
         assert stat.S_IMODE(local.home.local_token.stat().st_mode) == 0o600
 
 
