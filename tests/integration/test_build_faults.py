@@ -220,7 +220,7 @@ def test_too_little_free_disk_keeps_a_build_from_starting(site: Site, tmp_path: 
         answer = smidr("build")
         record = smidr.newest()
     assert answer.code == 4, answer.text
-    assert f"{disk}: only 0.0 GB are free" in answer.text
+    assert f"{disk}: only 0.0 GiB are free" in answer.text
     assert f"limits.min_free_disk in {disk}/agent.yaml" in answer.text
     assert (record["state"], record["failure_kind"]) == ("failed", "disk")
 
