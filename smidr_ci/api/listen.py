@@ -7,22 +7,20 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from smidr_ci.api.addresses import Endpoint
 from smidr_ci.api.local_token import AGENT_LOCK
+from smidr_ci.api.sockets import short_path
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import ConflictError, HostError, UsageError
 from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.home import Home
 from smidr_ci.locks import KernelLock, take_lock
 
-__all__ = ["bind_tcp", "bind_unix", "peer_uid", "short_path", "take_agent_lock"]
+__all__ = ["bind_tcp", "bind_unix", "peer_uid", "take_agent_lock"]
 
-_LONGEST_SOCKET_PATH: Final = 107
 _BACKLOG: Final = 512
 
 
@@ -61,19 +59,6 @@ def bind_unix(path: Path) -> socket.socket:
         sock.close()
         raise _cannot_listen(f"unix:{path}", error) from error
     return sock
-
-
-@contextmanager
-def short_path(path: Path) -> Iterator[str]:
-    """A name for a unix socket that fits into its address (107 bytes), good inside of this."""
-    if len(os.fsencode(path)) <= _LONGEST_SOCKET_PATH:
-        yield str(path)
-        return
-    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        yield f"/proc/self/fd/{folder}/{path.name}"
-    finally:
-        os.close(folder)
 
 
 def peer_uid(sock: socket.socket) -> int:
