@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,6 +65,8 @@ class Database:
             if self._file is None:
                 return create_engine(self._url, pool_pre_ping=True)
             self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with suppress(FileExistsError):  # orders hold what clients sent: nobody else's business
+                os.close(os.open(self._file, os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
             engine = create_engine(self._url, connect_args={"timeout": _BUSY_TIMEOUT_S})
         except OSError as error:
             raise self._unusable(f"can't be made: {error.strerror}") from error

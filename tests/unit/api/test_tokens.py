@@ -60,6 +60,13 @@ def test_the_database_never_sees_the_secret(bench: Bench) -> None:
     assert secret.rsplit("_", 1)[1] not in dump
 
 
+def test_the_database_is_its_owners_alone(bench: Bench) -> None:
+    bench.store.create("ci", Scope.READ)
+    files = list(bench.path.parent.glob("smidr.db*"))
+    assert len(files) > 1
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
+
+
 def test_a_good_token_tells_its_scope(bench: Bench) -> None:
     made, secret = bench.store.create("ci", Scope.BUILD)
     found = bench.store.check(secret)
