@@ -28,6 +28,7 @@ __all__ = [
     "Credential",
     "Engine",
     "Git",
+    "History",
     "Images",
     "Limits",
     "load_agent",
@@ -222,6 +223,22 @@ class Limits(Model):
     """How many workspaces of failed builds are kept."""
 
 
+class History(Model):
+    """How long the agent remembers builds that are over, with their logs and artifacts."""
+
+    max_builds: Annotated[int, Field(ge=1, le=1_000_000), Strict(), Called("number")] = 10_000
+    """Builds that are remembered; the oldest go first."""
+    max_days: Annotated[int, Field(ge=1, le=100_000), Strict(), Called("days")] | None = None
+    """Forget builds after so many days; the default is never."""
+    max_size: MemorySize = 200 * 1024**3
+    """Disk for the logs and artifacts of all builds; the oldest go first."""
+    keep_newest: Annotated[int, Field(ge=1, le=10_000), Strict(), Called("number")] = 5
+    """The newest builds of each customer's project that stay whatever the limits say, and so does
+    the newest that completed."""
+    purge_after_days: Annotated[int, Field(ge=0, le=100_000), Strict(), Called("days")] = 7
+    """What is forgotten is only hidden at first; after so many days it is removed for good."""
+
+
 class AgentDirectories(Model):
     """Where things are kept, when not under `$SMIDR_HOME`."""
 
@@ -299,6 +316,8 @@ class AgentConfig(Model):
     """Builder images."""
     limits: Limits = Limits()
     """How much builds may use."""
+    history: History = History()
+    """How long builds are remembered."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
     api: Api = Api()

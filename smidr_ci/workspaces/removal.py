@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Final
 
-__all__ = ["delete_detached", "disk_usage"]
+__all__ = ["delete_detached", "delete_now", "disk_usage"]
 
 # `rm` works by directory handle: it survives trees deeper than PATH_MAX and Python's recursion
 # limit, which a recipe can make. Recipes also leave directories without write permission, which
@@ -39,6 +39,20 @@ def delete_detached(tree: Path) -> None:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
+
+
+def delete_now(tree: Path) -> bool:
+    """Delete the tree, with low priority, and wait for it; whether it is gone."""
+    with contextlib.suppress(OSError):  # no shell
+        subprocess.run(
+            ["nice", "-n", "19", "/bin/sh", "-c", _SCRIPT, "smidr-delete", str(tree)],
+            check=False,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+    return not os.path.lexists(tree)
 
 
 def disk_usage(tree: Path) -> int:

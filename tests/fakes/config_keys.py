@@ -145,6 +145,11 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "limits.min_free_disk_percent": 99,
     "limits.kept_workspaces_size": 1,
     "limits.kept_workspaces_count": 0,
+    "history.max_builds": 6,
+    "history.max_days": 3,
+    "history.max_size": "1K",
+    "history.keep_newest": 1,
+    "history.purge_after_days": 1,
     "directories.downloads": "/srv/downloads",
     "directories.sstate": "/srv/sstate",
     "directories.layers": "/srv/layers",
@@ -167,6 +172,7 @@ _EXCLUDES: Mapping[str, str] = {
 """Keys that take another one's place."""
 
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
+    "history.keep_newest": {"history": {"max_builds": 1}},
     "base.version": {"base": {"provider": "oe-core"}, "yocto_series": "scarthgap"},
 }
 """What else both configs need for a key to mean anything."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote
@@ -24,10 +25,13 @@ from smidr_ci.api.security import Security, Transport
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.admission import HostAdmission, admission_of
 from smidr_ci.builds.database import Database
-from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.places import places_for
+from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.slots import Waiting, policy_of
+from smidr_ci.builds.store import BuildStore
+from smidr_ci.builds.upkeep import trim_history
 from smidr_ci.builds.views import record_as_dict
 from smidr_ci.caches.layout import FreeSpace
 from smidr_ci.config.agent import AgentConfig
@@ -37,6 +41,7 @@ from smidr_ci.config.provider import with_provider_layers
 from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
 from smidr_ci.errors import BusyError, ConfigError, FailureKind, ImageError, LayerError
+from smidr_ci.files import make_marked_dir
 from smidr_ci.images.store import ImageStore
 from smidr_ci.layers.discover import discover, select
 from smidr_ci.layers.entries import local_path
@@ -44,6 +49,7 @@ from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
 from tests.fakes.bench import Bench, Seen
 from tests.fakes.certificates import Authority, write_key
+from tests.fakes.clock import FakeClock
 from tests.fakes.config_keys import (
     AGENT_BASELINE,
     AGENT_EXAMPLES,
@@ -383,6 +389,27 @@ def is_failure_kept(world: World, agent: AgentConfig) -> object:
     return bool(record.workspace) and Path(record.workspace).is_dir()
 
 
+def history_left(world: World, agent: AgentConfig) -> object:
+    """What upkeep does to eight builds of one project, a day apart, and to one hidden before."""
+    clock = FakeClock()
+    with tempfile.TemporaryDirectory(dir=world.bench.root) as folder:
+        remains = Remains(Path(folder) / "builds", Path(folder) / "artifacts")
+        store = BuildStore(Path(folder) / "smidr.db", clock=clock)
+        for number in range(9):
+            build_id = f"acme-{number:08x}"
+            now = clock.now()
+            state = BuildState.COMPLETED
+            store.add(BuildRecord(build_id, "acme", "project", (), state, now, ended=now))
+            log = make_marked_dir(Path(folder) / "builds" / build_id) / "console.log"
+            log.write_bytes(bytes(4096))
+            if number == 5:
+                store.soft_delete("acme-00000000")
+            clock.advance(timedelta(days=1).total_seconds())
+        done = trim_history(store, agent.history, clock.now(), remains)
+        store.close()
+    return [(item.build_id, item.action) for item in done]
+
+
 def default_image(world: World, agent: AgentConfig) -> object:
     return world.image(Container(), agent)
 
@@ -467,6 +494,11 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "limits.min_free_disk_percent": refused,
     "limits.kept_workspaces_size": is_failure_kept,
     "limits.kept_workspaces_count": is_failure_kept,
+    "history.max_builds": history_left,
+    "history.max_days": history_left,
+    "history.max_size": history_left,
+    "history.keep_newest": history_left,
+    "history.purge_after_days": history_left,
     "directories.downloads": places,
     "directories.sstate": places,
     "directories.layers": places,
