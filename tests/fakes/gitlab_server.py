@@ -256,9 +256,13 @@ class _Handler(BaseHTTPRequestHandler):
         return about(int(job[1]), request)
 
     def _send(self, answer: Answer) -> None:
-        raw = b"" if answer.body is None else json.dumps(answer.body).encode()
-        if isinstance(answer.body, bytes | str):
-            raw = answer.body if isinstance(answer.body, bytes) else answer.body.encode()
+        body = answer.body
+        if body is None:
+            raw = b""
+        elif isinstance(body, bytes):
+            raw = body
+        else:
+            raw = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(answer.status)
         for name, value in answer.headers.items():
             self.send_header(name, value)

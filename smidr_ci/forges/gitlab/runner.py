@@ -21,8 +21,9 @@ from smidr_ci.forges.gitlab.rotation import is_rotation_due, rotate
 from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.transport import OnCall, Pause, Transport
 from smidr_ci.forges.registration import Registration, Registrations, system_id
+from smidr_ci.home import Home
 
-__all__ = ["GitLabRunner"]
+__all__ = ["GitLabRunner", "tls_files"]
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class GitLabRunner:
         self._pause = pause
         self._check_interval_s = check_interval_s
         self._registrations = Registrations(workshop.home)
-        tls = _tls_of(registration, workshop)
+        tls = tls_files(registration, workshop.home)
         self._tls_variables = _tls_variables(tls)
         # Apart, so that ending a long poll leaves the calls about jobs alone.
         self._poll_transport, self._job_transport = (
@@ -235,8 +236,9 @@ class GitLabRunner:
         return self._workshop.home.root / "jobs"
 
 
-def _tls_of(registration: Registration, workshop: Workshop) -> TlsFiles:
-    found = TlsFiles.discover(workshop.home.root / "certs", registration.url)
+def tls_files(registration: Registration, home: Home) -> TlsFiles:
+    """What the registration names, else what lies in `$SMIDR_HOME/certs` for the host."""
+    found = TlsFiles.discover(home.root / "certs", registration.url)
     return TlsFiles(
         registration.tls_ca_file or found.ca,
         registration.tls_cert_file or found.cert,

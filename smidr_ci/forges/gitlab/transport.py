@@ -316,11 +316,24 @@ def _redirected(url: str, target: str) -> str:
     return found
 
 
+def _root_of(error: BaseException) -> BaseException:
+    """What the layers of requests and urllib3 wrap."""
+    for _ in range(10):
+        inner = getattr(error, "reason", None) or next(iter(error.args), None)
+        if not isinstance(inner, BaseException):
+            inner = error.__cause__
+        if inner is None:
+            return error
+        error = inner
+    return error
+
+
 def _unreachable(error: Exception, url: str) -> ForgeUnreachableError:
     if isinstance(error, ForgeUnreachableError):
         return error
     is_tls = isinstance(error, requests.exceptions.SSLError)
-    shown = printable(str(error))[:300] or type(error).__name__
+    root = _root_of(error)
+    shown = printable(str(root))[:300] or type(root).__name__
     hint = "Does the address answer from this host, and is the network up?"
     if is_tls:
         hint = "Give the authority's certificate with --tls-ca-file, or mend the server's."
