@@ -117,7 +117,7 @@ def test_a_client_chooses_no_directory_of_the_host_not_even_inside_its_bundle(
     host: Host, name: str
 ) -> None:
     with pytest.raises(
-        ConfigError, match=f"directories.{name}` is the agent's to choose"
+        ConfigError, match=f"directories.{name}` is this host's to choose"
     ) as caught:
         ordered(host, f"directories: {{{name}: inside}}")
     assert caught.value.where.startswith("smidr.yaml:2:")
@@ -125,7 +125,7 @@ def test_a_client_chooses_no_directory_of_the_host_not_even_inside_its_bundle(
 
 @pytest.mark.parametrize("name", ["sstate", "tmp", "deploy"])
 def test_the_older_names_are_no_way_round(host: Host, name: str) -> None:
-    with pytest.raises(ConfigError, match="is the agent's to choose"):
+    with pytest.raises(ConfigError, match="is this host's to choose"):
         ordered(host, f"build: {{{name}: inside}}")
 
 
