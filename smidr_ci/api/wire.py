@@ -6,7 +6,7 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -134,7 +134,9 @@ class Wire:
         connection = self._connect(timeout_s)
         try:
             try:
-                connection.request(method, target, raw, sent)
+                # Who refuses early may close before all is sent; the answer can be there still.
+                with suppress(BrokenPipeError, ConnectionResetError):
+                    connection.request(method, target, raw, sent)
                 answer = connection.getresponse()
             except _FAILED as error:
                 raise _unreachable(self.where, error) from error

@@ -8,15 +8,16 @@ from starlette.responses import Response
 from smidr_ci.agent.status import AgentStatus
 from smidr_ci.api.callers import Scope
 from smidr_ci.api.http.errors import json_answer
-from smidr_ci.api.http.models import Accepted, Error, Healthy, Purge, Purged, Ready, Stop
+from smidr_ci.api.http.models import Accepted, Healthy, Purge, Purged, Ready, Stop
 from smidr_ci.api.http.service import CallerOf, ServiceOf
 from smidr_ci.builds.views import plain
 from smidr_ci.errors import UsageError
 
-__all__ = ["health", "router"]
+__all__ = ["figures", "health", "router"]
 
 router = APIRouter(prefix="/api/v1", tags=["agent"])
 health = APIRouter(tags=["health"])
+figures = APIRouter(tags=["health"])
 
 
 @router.get("/agent", summary="The agent's own state", responses={200: {"model": AgentStatus}})
@@ -79,14 +80,11 @@ async def ready(service: ServiceOf) -> Response:
     return json_answer(body, 503 if problems else 200)
 
 
-@health.get(
+@figures.get(
     "/metrics",
     summary="Figures for Prometheus",
     response_class=Response,
-    responses={
-        200: {"content": {"text/plain": {"schema": {"type": "string"}}}},
-        401: {"model": Error},
-    },
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
 async def metrics(service: ServiceOf, caller: CallerOf) -> Response:
     """Prometheus' text format 0.0.4; needs the scope `read`."""

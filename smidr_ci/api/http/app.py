@@ -69,10 +69,14 @@ def make_app(
     )
     api.state.service = Service(operations, pool, LogTails(pool), ViewTails(pool), health, metrics)
     bearer = [Security(HTTPBearer(auto_error=False, description="Not over the unix socket."))]
-    api.include_router(agent_routes.router, dependencies=bearer)
-    api.include_router(build_routes.router, dependencies=bearer)
-    api.include_router(build_routes.older, dependencies=bearer)
-    api.include_router(file_routes.router, dependencies=bearer)
+    for router in (
+        agent_routes.router,
+        build_routes.router,
+        build_routes.older,
+        file_routes.router,
+        agent_routes.figures,
+    ):
+        api.include_router(router, dependencies=bearer)
     api.include_router(agent_routes.health)
     install(api)
     return Guard(api, access, pool, patience, limits)

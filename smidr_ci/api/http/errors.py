@@ -110,6 +110,11 @@ def install(app: FastAPI) -> None:
     async def of_framework(_request: Request, error: HTTPException) -> Response:
         return answer_for(error.status_code, str(error.detail).lower(), headers=error.headers)
 
+    @app.exception_handler(Exception)
+    async def of_nobody(_request: Request, _error: Exception) -> Response:
+        # Starlette raises it again, and the server logs it.
+        return answer_for(500, "a fault of smidr's own", "The agent's log has the details.")
+
 
 def _problem(item: Mapping[str, Any]) -> str:
     # Where and what, never the value itself: it may be a secret in the wrong place.

@@ -1,7 +1,7 @@
 """What every request passes before the app sees it, and every answer before it goes out.
 
 Where it comes from, who asks and how often, how big its body is and how slowly it comes. Nothing
-of a body is read before the caller is known.
+of a body is kept before the caller is known.
 """
 
 from __future__ import annotations
@@ -42,6 +42,8 @@ _SECURITY_HEADERS: Final = (
     (b"cache-control", b"no-store"),
 )
 _MAX_URL: Final = 8192
+_DRAIN_BYTES: Final = 1 << 20
+_DRAIN_S: Final = 1.0
 
 
 class Access(Protocol):
@@ -267,10 +269,27 @@ async def _refuse(error: SmidrError, scope: Scope, receive: Receive, send: Send)
 
 
 async def _last(answer: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    # The body was not read: the connection is of no use any more.
-    if scope["method"] not in {"GET", "HEAD"}:
+    """Answer a request whose body nobody wants."""
+    if not await _drained(receive):
+        # What is still under way makes the connection of no use, and may cost the client the
+        # answer: the kernel resets a connection that is closed with unread bytes.
         answer.headers["Connection"] = "close"
     await answer(scope, receive, send)
+
+
+async def _drained(receive: Receive) -> bool:
+    """Whether the rest of the body came soon and was short; it is thrown away."""
+    size = 0
+    try:
+        async with asyncio.timeout(_DRAIN_S):
+            while size <= _DRAIN_BYTES:
+                message = await receive()
+                size += len(message.get("body", b""))
+                if not message.get("more_body", False):
+                    return bool(message["type"] == "http.request")
+    except TimeoutError:
+        pass
+    return False
 
 
 def _with_security_headers(send: Send) -> Send:
