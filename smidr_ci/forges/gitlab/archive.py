@@ -58,7 +58,7 @@ class _Sink:
 class _Zip:
     writer: zipfile.ZipFile
     sink: _Sink
-    root: Path
+    selection: Selection
     level: int
     warn: Callable[[str], None]
 
@@ -74,7 +74,7 @@ def zip_pieces(
     sink = _Sink()
     # A sink without tell() makes zipfile stream.
     writer = zipfile.ZipFile(sink, "w", allowZip64=True)  # type: ignore[call-overload]
-    archive = _Zip(writer, sink, selection.root, level, warn)
+    archive = _Zip(writer, sink, selection, level, warn)
     try:
         for path in selection.paths:
             yield from _add(archive, path)
@@ -84,7 +84,7 @@ def zip_pieces(
 
 
 def _add(archive: _Zip, path: str) -> Iterator[Piece]:
-    place = archive.root / path
+    place = archive.selection.place(path)
     try:
         info = place.lstat()
         if stat.S_ISREG(info.st_mode):
@@ -101,7 +101,7 @@ def _add(archive: _Zip, path: str) -> Iterator[Piece]:
 
 
 def _add_file(archive: _Zip, path: str) -> Iterator[Piece]:
-    place = archive.root / path
+    place = archive.selection.place(path)
     with open_untrusted(place) as file:
         info = os.fstat(file.fileno())
         source = Source.of(place, info)
@@ -153,7 +153,7 @@ def _zip_name(path: str) -> str:
 def gzip_pieces(selection: Selection, *, warn: Callable[[str], None]) -> Iterator[Piece]:
     """One gzip member for each regular file, one after the other."""
     for path in selection.paths:
-        place = selection.root / path
+        place = selection.place(path)
         if not _is_file(place, path, warn):
             continue
         with _opened(place, path) as file:
@@ -168,7 +168,7 @@ def gzip_pieces(selection: Selection, *, warn: Callable[[str], None]) -> Iterato
 
 def raw_pieces(selection: Selection, *, warn: Callable[[str], None]) -> Iterator[Piece]:
     """The one file as it is; raises `BuildFailedError` when there are more."""
-    files = [path for path in selection.paths if _is_file(selection.root / path, path, warn)]
+    files = [path for path in selection.paths if _is_file(selection.place(path), path, warn)]
     if len(files) > 1:
         raise BuildFailedError(
             f"{len(files)} files were chosen where the format takes one: "
@@ -176,12 +176,12 @@ def raw_pieces(selection: Selection, *, warn: Callable[[str], None]) -> Iterator
             hint="Name one file in this report of artifacts:reports.",
             kind=FailureKind.ARTIFACTS,
         )
-    return _raw(selection.root, files)
+    return _raw(selection, files)
 
 
-def _raw(root: Path, files: Iterable[str]) -> Iterator[Piece]:
+def _raw(selection: Selection, files: Iterable[str]) -> Iterator[Piece]:
     for path in files:
-        place = root / path
+        place = selection.place(path)
         with _opened(place, path) as file:
             source, offset = Source.of(place, os.fstat(file.fileno())), 0
             while chunk := file.read(CHUNK_BYTES):

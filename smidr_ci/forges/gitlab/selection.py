@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -15,32 +16,63 @@ from smidr_ci.artifacts.model import shown
 from smidr_ci.errors import BuildFailedError, ConfigError, FailureKind
 from smidr_ci.forges.gitlab.patterns import Pattern
 
-__all__ = ["Selection", "select"]
+__all__ = ["Selection", "Tree", "select"]
 
 _MAX_ENTRIES: Final = 500_000
 _Place = frozenset[tuple[int, int]]
 
 
+@dataclass(frozen=True)
+class Tree:
+    """A project directory as an upload sees it: with directories of our own laid over it."""
+
+    root: Path
+    overlays: Mapping[str, Path] = field(default_factory=dict)
+    """A name at the top, and the directory that is seen there instead of the job's own."""
+
+    def place(self, path: str) -> Path:
+        """Where a relative path lies on the disk."""
+        top, _, rest = path.partition("/")
+        return self.overlays[top] / rest if top in self.overlays else self.root / path
+
+    def entries(self, folder: str) -> list[tuple[str, bool]]:
+        """Names in a directory, and whether each is a directory itself; links are none."""
+        found = {} if folder else dict.fromkeys(self.overlays, True)
+        try:
+            with os.scandir(self.place(folder)) as entries:
+                for entry in entries:
+                    if folder or entry.name not in found:
+                        found[entry.name] = entry.is_dir(follow_symlinks=False)
+        except FileNotFoundError:
+            if folder:
+                raise
+        return list(found.items())
+
+
 class Selection:
     """Relative paths with `/`, in order; directories are entries of their own."""
 
-    def __init__(self, root: Path, paths: Iterable[str]) -> None:
-        self.root = root
+    def __init__(self, tree: Tree, paths: Iterable[str]) -> None:
+        self.tree = tree
         self.paths = sorted(paths)
 
     def __len__(self) -> int:
         return len(self.paths)
 
+    def place(self, path: str) -> Path:
+        """Where an entry lies on the disk."""
+        return self.tree.place(path)
+
     def file_sizes(self) -> Iterator[tuple[str, int]]:
         """Path and size in bytes of each regular file."""
         for path in self.paths:
-            info = self.root.joinpath(path).lstat()
+            info = self.place(path).lstat()
             if stat.S_ISREG(info.st_mode):
                 yield path, info.st_size
 
 
 def select(
-    root: Path,
+    tree: Tree,
     *,
     paths: Sequence[str],
     exclude: Sequence[str] = (),
@@ -48,15 +80,16 @@ def select(
     warn: Callable[[str], None],
     note: Callable[[str], None],
 ) -> Selection:
-    """Choose by the globs, relative to `root` or absolute inside it, and take away `exclude`.
+    """Choose by the globs, relative to the tree or absolute inside it, and take away `exclude`.
 
     `untracked` are paths that git told. Words for the log are the official runner's. Raises
     `ConfigError` for a glob that makes no sense.
     """
     chosen: dict[str, None] = {}
+    root = tree.root
     excluded = _Excluded(root, exclude)
     for text in paths:
-        found = excluded.filter(_find(root, text, warn))
+        found = excluded.filter(_find(tree, text, warn))
         if found is None:
             continue
         _tell(text, len(found), root, warn, note)
@@ -69,7 +102,7 @@ def select(
     for text, count in excluded.counts.items():
         if count:
             note(f"{text}: excluded {count} files")
-    return Selection(root, chosen)
+    return Selection(tree, chosen)
 
 
 class _Excluded:
@@ -103,15 +136,15 @@ def _tell(
         )
 
 
-def _find(root: Path, text: str, warn: Callable[[str], None]) -> list[str] | None:
+def _find(tree: Tree, text: str, warn: Callable[[str], None]) -> list[str] | None:
     if not text.strip():
         warn("an artifact path is empty")
         return None
-    relative = _relative(root, text)
+    relative = _relative(tree.root, text)
     if relative is None:
         warn(f"artifact path is not a subpath of project directory: {text}")
         return None
-    return list(_walk(root, Pattern.of(relative)))
+    return list(_walk(tree, Pattern.of(relative)))
 
 
 def _relative(root: Path, text: str) -> str | None:
@@ -123,13 +156,13 @@ def _relative(root: Path, text: str) -> str | None:
     return place.removeprefix(inside) if place.startswith(inside) else None
 
 
-def _walk(root: Path, pattern: Pattern) -> Iterator[str]:
+def _walk(tree: Tree, pattern: Pattern) -> Iterator[str]:
     """All that matches, and all below a directory that matches."""
     waiting: list[tuple[str, _Place | None]] = [("", pattern.start())]
     count = 0
     while waiting:
         folder, place = waiting.pop()
-        for name, is_folder in _entries(root, folder):
+        for name, is_folder in _entries(tree, folder):
             path = f"{folder}/{name}" if folder else name
             reached = None if place is None else pattern.step(place, name)
             if reached is None or pattern.accepts(reached):
@@ -141,14 +174,9 @@ def _walk(root: Path, pattern: Pattern) -> Iterator[str]:
                 waiting.append((path, reached))
 
 
-def _entries(root: Path, folder: str) -> list[tuple[str, bool]]:
+def _entries(tree: Tree, folder: str) -> list[tuple[str, bool]]:
     try:
-        with os.scandir(root / folder) as entries:
-            return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except FileNotFoundError:
-        if not folder:
-            return []
-        raise
+        return tree.entries(folder)
     except PermissionError as error:
         raise ConfigError(
             f"can't look for artifacts in {shown(folder) or '.'}: {error.strerror}",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import heapq
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -19,7 +19,7 @@ from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.ports import JobLog
 from smidr_ci.forges.gitlab.replay import Piece, Replay
-from smidr_ci.forges.gitlab.selection import Selection, select
+from smidr_ci.forges.gitlab.selection import Selection, Tree, select
 from smidr_ci.forges.gitlab.sending import Answer, Delivery
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.text import printable
@@ -47,6 +47,8 @@ class Uploader:
     """A directory of the job's own on the host, for what must be kept between attempts."""
     say: JobLog
     cancel: CancelToken
+    overlays: Mapping[str, Path] = field(default_factory=dict)
+    """Directories of ours that are seen at the top of the project's, by name."""
     expand: Callable[[str], str] = str
     """Puts the job's variables into a name or path."""
     untracked: Callable[[], Iterable[str]] = tuple
@@ -98,13 +100,17 @@ class Uploader:
                 pause=self.pause,
             )
             answer = delivery.run()
+            if answer.status == 400 and "already exists" in answer.message:
+                # An earlier try arrived, and its answer did not.
+                self.say.warning(f"{printable(name)}: {answer.message}")
+                return
             if answer.status != 201:
                 raise _refusal(answer, delivery, entry, selection)
             self.say(f"Uploaded {printable(name)} as {entry.type}: {_size(replay.produced_bytes)}")
 
     def _select(self, entry: Artifact) -> Selection:
         return select(
-            self.directory,
+            Tree(self.directory, self.overlays),
             paths=[self.expand(path) for path in entry.paths],
             exclude=[self.expand(path) for path in entry.exclude],
             untracked=self.untracked() if entry.untracked else (),

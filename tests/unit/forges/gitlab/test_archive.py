@@ -20,7 +20,7 @@ from smidr_ci.errors import ConfigError, SmidrError
 from smidr_ci.forges.gitlab.archive import LEVELS, gzip_pieces, raw_pieces, zip_pieces
 from smidr_ci.forges.gitlab.patterns import Pattern
 from smidr_ci.forges.gitlab.replay import Piece, Replay
-from smidr_ci.forges.gitlab.selection import Selection, select
+from smidr_ci.forges.gitlab.selection import Selection, Tree, select
 
 
 def make(root: Path, *names: str) -> None:
@@ -35,12 +35,12 @@ def choose(
 ) -> list[str]:
     heard = lines if lines is not None else []
     return select(
-        root, paths=paths, exclude=list(exclude), warn=heard.append, note=heard.append
+        Tree(root), paths=paths, exclude=list(exclude), warn=heard.append, note=heard.append
     ).paths
 
 
 def packed(root: Path, paths: list[str], level: int = LEVELS["default"]) -> zipfile.ZipFile:
-    selection = Selection(root, choose(root, paths))
+    selection = Selection(Tree(root), choose(root, paths))
     pieces = zip_pieces(selection, level=level, warn=lambda _: None)
     return zipfile.ZipFile(io.BytesIO(b"".join(piece.data for piece in pieces)))
 
@@ -112,7 +112,7 @@ def test_links_are_chosen_and_not_followed(tmp_path: Path) -> None:
 def test_untracked_files_pass_the_same_exclude(tmp_path: Path) -> None:
     lines: list[str] = []
     selection = select(
-        tmp_path,
+        Tree(tmp_path),
         paths=[],
         exclude=["*.tmp"],
         untracked=["ä.txt", "b.tmp"],
@@ -145,7 +145,7 @@ def test_a_zip_keeps_modes_links_directories_and_times(tmp_path: Path) -> None:
 def test_another_program_takes_the_zip_from_a_file(tmp_path: Path) -> None:
     make(tmp_path, "in/a", "in/b/c")
     (tmp_path / "in/link").symlink_to("b/c")
-    selection = Selection(tmp_path, choose(tmp_path, ["in"]))
+    selection = Selection(Tree(tmp_path), choose(tmp_path, ["in"]))
     (tmp_path / "x.zip").write_bytes(
         b"".join(piece.data for piece in zip_pieces(selection, warn=print))
     )
@@ -159,7 +159,7 @@ def test_pipes_are_left_out_with_a_warning(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     make(tmp_path, "file")
     lines: list[str] = []
-    selection = Selection(tmp_path, ["file", "pipe"])
+    selection = Selection(Tree(tmp_path), ["file", "pipe"])
     content = b"".join(piece.data for piece in zip_pieces(selection, warn=lines.append))
     assert zipfile.ZipFile(io.BytesIO(content)).namelist() == ["file"]
     assert lines == ["pipe: left out, it is neither file, directory nor link"]
@@ -182,7 +182,7 @@ def test_compressed_images_are_stored_and_text_is_deflated(tmp_path: Path) -> No
 
 def test_gzip_has_a_member_for_each_file(tmp_path: Path) -> None:
     make(tmp_path, "r/a.xml", "r/b.xml", "r/ж.xml")
-    selection = Selection(tmp_path, choose(tmp_path, ["r"]))
+    selection = Selection(Tree(tmp_path), choose(tmp_path, ["r"]))
     content = b"".join(piece.data for piece in gzip_pieces(selection, warn=lambda _: None))
     assert gzip.decompress(content).decode() == (
         "content of r/a.xml\ncontent of r/b.xml\ncontent of r/ж.xml\n"
@@ -195,10 +195,10 @@ def test_gzip_has_a_member_for_each_file(tmp_path: Path) -> None:
 
 def test_raw_takes_exactly_one_file(tmp_path: Path) -> None:
     make(tmp_path, "one", "two")
-    pieces = raw_pieces(Selection(tmp_path, ["one"]), warn=lambda _: None)
+    pieces = raw_pieces(Selection(Tree(tmp_path), ["one"]), warn=lambda _: None)
     assert b"".join(piece.data for piece in pieces) == b"content of one\n"
     with pytest.raises(SmidrError, match="2 files were chosen where the format takes one"):
-        list(raw_pieces(Selection(tmp_path, ["one", "two"]), warn=lambda _: None))
+        list(raw_pieces(Selection(Tree(tmp_path), ["one", "two"]), warn=lambda _: None))
 
 
 def test_a_replay_gives_the_same_bytes_and_packs_nothing_twice(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_replay_gives_the_same_bytes_and_packs_nothing_twice(tmp_path: Path) -
 
     def counted() -> Iterable[Piece]:
         nonlocal made
-        for piece in zip_pieces(Selection(tmp_path, ["big.xz", "text"]), warn=lambda _: None):
+        for piece in zip_pieces(Selection(Tree(tmp_path), ["big.xz", "text"]), warn=lambda _: None):
             made += len(piece.data)
             yield piece
 
@@ -231,7 +231,7 @@ def test_a_replay_gives_the_same_bytes_and_packs_nothing_twice(tmp_path: Path) -
 def test_a_file_that_changes_between_attempts_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "big.xz"
     path.write_bytes(bytes(300_000))
-    with Replay(zip_pieces(Selection(tmp_path, ["big.xz"]), warn=print), tmp_path) as replay:
+    with Replay(zip_pieces(Selection(Tree(tmp_path), ["big.xz"]), warn=print), tmp_path) as replay:
         list(replay.chunks())
         path.write_bytes(bytes(300_001))
         with pytest.raises(SmidrError, match="changed while it was uploaded"):
@@ -240,7 +240,9 @@ def test_a_file_that_changes_between_attempts_is_an_error(tmp_path: Path) -> Non
 
 def test_a_stream_that_failed_never_looks_complete(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("a")
-    with Replay(zip_pieces(Selection(tmp_path, ["a", "gone"]), warn=print), tmp_path) as replay:
+    with Replay(
+        zip_pieces(Selection(Tree(tmp_path), ["a", "gone"]), warn=print), tmp_path
+    ) as replay:
         for _ in range(2):
             with pytest.raises(SmidrError, match="can't read an artifact"):
                 list(replay.chunks())
@@ -252,13 +254,13 @@ import sys
 from pathlib import Path
 from smidr_ci.forges.gitlab.archive import zip_pieces
 from smidr_ci.forges.gitlab.replay import Replay
-from smidr_ci.forges.gitlab.selection import Selection
+from smidr_ci.forges.gitlab.selection import Selection, Tree
 def peak_kib():
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 root = Path(sys.argv[1])
 before = peak_kib()
-with Replay(zip_pieces(Selection(root, ["image.wic.zst"]), warn=print), root) as replay:
+with Replay(zip_pieces(Selection(Tree(root), ["image.wic.zst"]), warn=print), root) as replay:
     for _ in range(2):
         total = sum(len(chunk) for chunk in replay.chunks())
 print(total, peak_kib() - before)

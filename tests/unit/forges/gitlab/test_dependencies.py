@@ -18,7 +18,7 @@ from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.dependencies import Downloads
 from smidr_ci.forges.gitlab.extraction import ExtractLimits
 from smidr_ci.forges.gitlab.payload import Dependency, Job
-from smidr_ci.forges.gitlab.selection import select
+from smidr_ci.forges.gitlab.selection import Tree, select
 from smidr_ci.forges.gitlab.transport import Transport
 from tests.fakes.artifact_server import ArtifactServer, Fault, serve_artifacts
 from tests.fakes.job_log import RecordedLog
@@ -130,7 +130,7 @@ def test_what_we_pack_comes_out_the_same(site: Site, tmp_path: Path) -> None:
     (source / "d/run").chmod(0o750)
     (source / "d/link").symlink_to("run")
     os.utime(source / "d/run", (1_700_000_001, 1_700_000_001))
-    chosen = select(source, paths=["d"], warn=print, note=print)
+    chosen = select(Tree(source), paths=["d"], warn=print, note=print)
     site.take(b"".join(piece.data for piece in zip_pieces(chosen, warn=print)))
     run = site.project / "d/run"
     assert run.stat().st_mode & 0o7777 == 0o750
