@@ -51,7 +51,7 @@ def stranger_problems(config: ProjectConfig) -> Iterator[MisfitError]:
     keys += [("build", name) for name in _OLDER_NAMES if getattr(config.build, name) is not None]
     for key in keys:
         yield MisfitError(
-            f"`{'.'.join(map(str, key))}` is the agent's to choose, not a client's",
+            f"`{'.'.join(map(str, key))}` is this host's to choose",
             key,
             "Remove it.",
         )
