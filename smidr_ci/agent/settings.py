@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import fields, replace
 
 from smidr_ci.builds.accept import request_for
 from smidr_ci.builds.admission import Admission, admission_of
@@ -16,7 +16,7 @@ from smidr_ci.builds.parallelism import Allowance, allowance_of, host_cpus, host
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.slots import Policy, Waiting, policy_of
-from smidr_ci.config.agent import load_agent
+from smidr_ci.config.agent import AgentConfig, load_agent
 from smidr_ci.errors import SmidrError
 
 __all__ = ["Settings"]
@@ -28,7 +28,7 @@ class Settings:
     """The present `Host`; builds that run keep the one that they began with."""
 
     def __init__(self, host: Host) -> None:
-        self._host = _ready(host)
+        self._host = _ready(host, host.agent, _made(host))
         self._problem = ""
         self._read = host.clock.now()
 
@@ -46,17 +46,16 @@ class Settings:
         """Read agent.yaml again; a bad one changes nothing and shows as a problem."""
         old = self._host
         try:
-            new = replace(old, agent=load_agent(old.home.agent_config))
+            agent = load_agent(old.home.agent_config)
+            is_same = agent.engine == old.agent.engine
+            shared = ("store", "engine", "runtime") if is_same else ("store",)
+            new = _ready(old, agent, shared)
             scheduler.reconfigure(*_scheduling(new))
         except SmidrError as error:
             self._problem = f"agent.yaml was not taken over: {error}"
             _log.error("%s", self._problem)
             return
-        kept = (
-            ("store", "engine", "runtime") if new.agent.engine == old.agent.engine else ("store",)
-        )
-        vars(new).update({name: getattr(old, name) for name in kept})
-        self._host, self._problem, self._read = _ready(new), "", old.clock.now()
+        self._host, self._problem, self._read = new, "", old.clock.now()
         _log.info("read %s again", old.home.agent_config)
 
     def scheduler(self) -> Scheduler:
@@ -85,13 +84,27 @@ class Settings:
 
 
 def _scheduling(host: Host) -> tuple[Policy, Admission]:
+    return _policy(host), admission_of(host.agent, host.home)
+
+
+def _policy(host: Host) -> Policy:
     cpus, memory_bytes = host_cpus(), host_memory_bytes()
-    policy = policy_of(host.agent, host.environ, cpus=cpus, memory_bytes=memory_bytes)
-    return policy, admission_of(host.agent, host.home)
+    return policy_of(host.agent, host.environ, cpus=cpus, memory_bytes=memory_bytes)
 
 
-def _ready(host: Host) -> Host:
-    """Make what several build threads will share before there are any."""
+def _ready(old: Host, agent: AgentConfig, shared: Iterable[str]) -> Host:
+    """The host with these settings, for several builds at once; `shared` parts are kept.
+
+    What build threads will share is made before there are any.
+    """
+    new = replace(old, agent=agent)
+    new = replace(new, side_by_side=_policy(new).max_builds)
+    vars(new).update({name: getattr(old, name) for name in shared})
     for name in ("store", "user", "engine", "runtime", "images", "parse_cache"):
-        getattr(host, name)
-    return host
+        getattr(new, name)
+    return new
+
+
+def _made(host: Host) -> list[str]:
+    """What a host has made already, which is all that is in it but its fields."""
+    return [name for name in vars(host) if name not in {item.name for item in fields(Host)}]

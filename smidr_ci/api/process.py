@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from smidr_ci.agent.outbox import Outbox
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
 from smidr_ci.agent.systemd import Notifier, Watchdog
@@ -55,7 +56,8 @@ def run_agent(
     lock = take_agent_lock(home)  # first of all: an agent that runs must not be disturbed
     host = Host(home, load_agent(home.agent_config), environ)
     sweep_incoming(home)
-    tokens = TokenStore(Database(home.database))
+    database = Database(home.database)
+    tokens = TokenStore(database)
     listening = plan_listening(
         host.agent.api,
         host.clock.now(),
@@ -68,11 +70,14 @@ def run_agent(
     security = Security(tokens, host.agent.api, os.getuid(), local_token=token)
     chosen = Settings(host)
     agent = Agent(chosen)
+    outbox = Outbox(database, host.clock)
+    agent.outbox_status = outbox.status
     agent.warnings = lambda: listening.warnings(host.clock.now())
     edge = _edge(agent, chosen, security, listening)
     notifier = Notifier.from_environment(environ)
     _handle_signals(agent, notifier, chosen)
     agent.start()
+    outbox.start()
     agent.listening = edge.start()
     publish_local_token(home, token, _loopback(agent.listening))
     watchdog = Watchdog(notifier, agent.is_alive)
@@ -84,6 +89,7 @@ def run_agent(
     notifier.stopping()
     withdraw_local_token(home)
     edge.stop()
+    outbox.stop()
     lock.release()
     _exit()
 

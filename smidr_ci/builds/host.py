@@ -40,6 +40,8 @@ class Host:
     agent: AgentConfig
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ)
     clock: Clock = field(default_factory=SystemClock)
+    side_by_side: int = 1
+    """How many builds may run at once: a build without limits of its own gets an even share."""
 
     @classmethod
     def open(cls, environ: Mapping[str, str] = os.environ) -> Host:

@@ -124,7 +124,7 @@ def _prepared(
     cancel.raise_if_cancelled()
     journal.enter(BuildState.PREPARING)
     journal.hold_room()
-    admission_of(host.agent, host.home).require((places.workspaces,))
+    admission_of(host.agent, host.home).require(places.written)
     targets, report = journal.record.targets, journal.observer.note
     prepared = prepare(host, request, targets, places, report, cancel)
     commits = {tree.name: tree.commit for tree in prepared.layers.trees}

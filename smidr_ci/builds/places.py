@@ -29,6 +29,12 @@ class Places:
     """Mounted read-only at `/smidr/src`."""
 
     @property
+    def written(self) -> tuple[Path, ...]:
+        """Where the build writes."""
+        fixed = (self.workspaces, self.downloads, self.sstate)
+        return (*fixed, *self.private_roots.values())
+
+    @property
     def private_roots(self) -> dict[str, Path]:
         """Roots besides the workspaces' own in which a build gets a private directory."""
         roots = {"tmp": self.tmp, "deploy": self.deploy}

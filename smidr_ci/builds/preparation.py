@@ -148,6 +148,7 @@ def _write_conf(host: Host, prepared: Preparation, workspace: Workspace) -> None
         allowance_of(prepared.config, host.agent),
         cpus=host_cpus(),
         memory_bytes=host_memory_bytes(),
+        builds=host.side_by_side,
     )
     inputs = ConfInputs(
         config=prepared.config,

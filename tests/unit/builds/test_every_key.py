@@ -6,6 +6,7 @@ shown on whole builds, by what their container, files and record are.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import tempfile
@@ -20,12 +21,15 @@ from urllib.parse import unquote
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from smidr_ci.agent.service import Agent
+from smidr_ci.agent.settings import Settings
 from smidr_ci.api.addresses import plan_listening
 from smidr_ci.api.security import Security, Transport
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.admission import HostAdmission, admission_of
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.order import Order
 from smidr_ci.builds.places import places_for
 from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.scheduler import Scheduler
@@ -47,6 +51,7 @@ from smidr_ci.layers.discover import discover, select
 from smidr_ci.layers.entries import local_path
 from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
+from tests.fakes.agent_bench import PROJECT
 from tests.fakes.bench import Bench, Seen
 from tests.fakes.certificates import Authority, write_key
 from tests.fakes.clock import FakeClock
@@ -382,6 +387,21 @@ def refused(world: World, agent: AgentConfig) -> object:
     return admission(world, agent, pressure=30.0, free_percent=50).check(build)
 
 
+def taken(world: World, agent: AgentConfig) -> object:
+    """How many of three orders an agent takes that starts none."""
+    host = world.bench.host(agent)
+    vars(host).update(engine=world.engine)
+    waiting = Agent(Settings(host))
+    order = Order("acme", PROJECT, "smidr.yaml", world.bench.project, is_confined=False)
+    count = 0
+    with contextlib.suppress(BusyError):
+        while count < 3:
+            waiting.submit(order)
+            count += 1
+    host.store.close()
+    return count
+
+
 def is_failure_kept(world: World, agent: AgentConfig) -> object:
     record = world.failing(lambda: build_with(world, agent).record)
     assert isinstance(record, BuildRecord)
@@ -486,6 +506,7 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "limits.cpus_per_build": threads_and_container("cpus"),
     "limits.memory_per_build": threads_and_container("memory_bytes"),
     "limits.max_concurrent_builds": started,
+    "limits.max_queued_builds": taken,
     "limits.builds_per_customer": started,
     "limits.customers": started,
     "limits.memory_budget": started,
