@@ -18,12 +18,12 @@ from smidr_ci.cli.output import ignoring_a_closed_pipe, print_json
 from smidr_ci.cli.signals import cancel_on_signals
 from smidr_ci.cli.sources import artifacts_of
 from smidr_ci.cli.summary import print_findings, print_summary
-from smidr_ci.cli.watch import watcher_for
+from smidr_ci.cli.watch import Watcher, watcher_for
 from smidr_ci.clock import SystemClock
 from smidr_ci.errors import FailureKind
 from smidr_ci.home import Home
 
-__all__ = ["build", "exit_code_of"]
+__all__ = ["build", "carry_out", "exit_code_of"]
 
 
 @click.command()
@@ -68,7 +68,7 @@ def build(
         config_path, targets, check_customer(customer), clean, clean_image, fetch_only, locked, keep
     )
     home = Home.from_environment()
-    record = _run(options, home, no_agent=no_agent)
+    record = carry_out(options, home, watcher_for(sys.stderr, SystemClock()), no_agent=no_agent)
     with ignoring_a_closed_pipe():
         if as_json:
             print_json(record_as_dict(record))
@@ -86,10 +86,15 @@ def exit_code_of(record: BuildRecord) -> int:
     return kind.exit_code
 
 
-def _run(options: BuildOptions, home: Home, *, no_agent: bool) -> BuildRecord:
+def carry_out(
+    options: BuildOptions, home: Home, watcher: Watcher, *, no_agent: bool = False
+) -> BuildRecord:
+    """Have the build done by the agent that runs, else here; its final record.
+
+    The watcher is closed at the end. Raises `SmidrError` when there can be no record.
+    """
     agent = None if no_agent else find_agent(home)
     cancel = CancelToken()
-    watcher = watcher_for(sys.stderr, SystemClock())
     try:
         with cancel_on_signals(cancel, watcher.note):
             if agent is not None:

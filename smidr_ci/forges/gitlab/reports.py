@@ -102,10 +102,17 @@ def diagnosis_of(record: BuildRecord, config_path: str = "smidr.yaml") -> Diagno
             message=clip(lines[0], 1000),
             hint=clip(" ".join(line.strip() for line in lines[1:]), 1000),
             repo_path=config_path,
+            line=_line_in(lines[0], config_path),
             fingerprint=f"smidr-{record.failure_kind}-{record.project}",
         )
         findings = (own, *findings)
     return Diagnosis(findings, Summary(succeeded=record.state is BuildState.COMPLETED))
+
+
+def _line_in(message: str, config_path: str) -> int | None:
+    """The line that an error of the config begins with: `path:line:column: text`."""
+    found = re.match(rf"\S*{re.escape(config_path)}:(\d{{1,9}})\b", message)
+    return int(found[1]) if found else None
 
 
 def render_annotations(record: BuildRecord, diagnosis: Diagnosis, page: JobPage) -> str:
