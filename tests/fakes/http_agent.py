@@ -6,7 +6,7 @@ import asyncio
 import os
 import socket
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,13 +30,23 @@ from smidr_ci.artifacts.collect import collect
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.model import ArtifactRecord, BuildRecord
 from smidr_ci.builds.order import Order
+from smidr_ci.clock import SystemClock
 from smidr_ci.config.agent import Api
-from smidr_ci.errors import EngineError
+from smidr_ci.errors import BusyError, EngineError
 from smidr_ci.files import make_marked_dir
 from smidr_ci.home import Home
 from tests.fakes.build_service import FakeBuildService
 
 ADMIN = Caller("uid 0", Scope.ADMIN, is_local=True)
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for a condition; `AssertionError` when it does not come true."""
+    clock, pause = SystemClock(), threading.Event()
+    deadline = clock.monotonic() + seconds
+    while not condition():
+        assert clock.monotonic() < deadline, "it did not come true"
+        pause.wait(0.01)
 
 
 @dataclass(frozen=True)
@@ -79,6 +89,41 @@ class AnybodyIs:
         certificate: tuple[str, ...] | None = None,  # noqa: ARG002 - the port's form
     ) -> Caller:
         return self.caller
+
+
+@dataclass(frozen=True)
+class AsUser:
+    """Implements `guard.Access`: `security` sees every peer of the unix socket as this user."""
+
+    security: Security
+    uid: int
+
+    def authenticate(
+        self,
+        token: str | None,
+        *,
+        transport: Transport,
+        certificate: tuple[str, ...] | None = None,
+    ) -> Caller:
+        assert transport.peer_uid == os.geteuid()
+        return self.security.authenticate(
+            token, transport=Transport.unix(self.uid), certificate=certificate
+        )
+
+
+class TooOften:
+    """Implements `guard.Access`: everybody has asked too often."""
+
+    def authenticate(
+        self,
+        token: str | None,  # noqa: ARG002 - the port's form
+        *,
+        transport: Transport,  # noqa: ARG002 - the port's form
+        certificate: tuple[str, ...] | None = None,  # noqa: ARG002 - the port's form
+    ) -> Caller:
+        error = BusyError("too many requests")
+        error.retry_after_s = 2.5
+        raise error
 
 
 class HttpAgent:

@@ -61,6 +61,8 @@ class Patience:
     """Without reading a piece of an answer."""
     flush_s: float = 60.0
     """From an answer's end until the client has read it."""
+    keep_alive_s: int = 30
+    """From an answer to the next request."""
 
 
 class Waiting:
@@ -104,7 +106,7 @@ class SmidrProtocol(H11Protocol):
         super().__init__(config=config, server_state=server_state, app_state={}, _loop=loop)
         self._listener = listener
         self._waiting = waiting
-        self._patience = patience
+        self.patience = patience
         self._deadline: asyncio.TimerHandle | None = None
 
     def abort(self) -> None:
@@ -119,7 +121,7 @@ class SmidrProtocol(H11Protocol):
             "listener": self._listener,
             "connection": self,
         }
-        self._arm(self._patience.headers_s)
+        self._arm(self.patience.headers_s)
         self._waiting.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -136,20 +138,20 @@ class SmidrProtocol(H11Protocol):
             self._disarm()
             self._waiting.discard(self)
         elif self._deadline is None:
-            self._arm(self._patience.headers_s)
+            self._arm(self.patience.headers_s)
 
     def on_response_complete(self) -> None:
         """The answer went to the transport; the client has still to read it."""
         super().on_response_complete()
         if self.transport.is_closing():
-            self._arm(self._patience.flush_s)
+            self._arm(self.patience.flush_s)
         elif not self._has_request:
             self._waiting.add(self)
 
     def timeout_keep_alive_handler(self) -> None:
         """Nothing was asked for a while: close, also when the last answer was never read."""
         super().timeout_keep_alive_handler()
-        self._arm(self._patience.flush_s)
+        self._arm(self.patience.flush_s)
 
     @property
     def _has_request(self) -> bool:

@@ -20,7 +20,6 @@ __all__ = ["HttpServer"]
 
 _MAX_WAITING: Final = 128
 _MAX_HEADERS_BYTES: Final = 16 * 1024
-_KEEP_ALIVE_S: Final = 30
 _BACKLOG: Final = 512
 _LAST_LOOK_S: Final = 2.0
 
@@ -36,6 +35,7 @@ class HttpServer:
         *,
         max_waiting: int = _MAX_WAITING,
     ) -> None:
+        self._patience = patience or Patience()
         self._config = Config(
             app,
             lifespan="off",
@@ -47,11 +47,10 @@ class HttpServer:
             server_header=False,
             date_header=False,
             workers=1,
-            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_keep_alive=self._patience.keep_alive_s,
             h11_max_incomplete_event_size=_MAX_HEADERS_BYTES,
         )
         self._listeners = listeners
-        self._patience = patience or Patience()
         self._waiting = Waiting(max_waiting)
         self._state = ServerState()
         self._servers: list[asyncio.Server] = []

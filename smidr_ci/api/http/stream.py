@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
-from typing import Final
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["BrokenStreamError", "Stream"]
+from smidr_ci.api.http.connection import SmidrProtocol
 
-_STALL_S: Final = 600.0
+__all__ = ["BrokenStreamError", "Stream"]
 
 
 class BrokenStreamError(Exception):
@@ -22,8 +21,8 @@ class BrokenStreamError(Exception):
 class Stream(Response):
     """Sends the chunks as they come; a client that is gone, or reads nothing for long, ends it.
 
-    When `chunks` raises `BrokenStreamError`, or `stall_s` passes, the connection is broken off, so
-    that the client can tell it from an end. `on_close` is called in any case.
+    When `chunks` raises `BrokenStreamError`, or the connection's patience is over, it is broken
+    off, so that the client can tell it from an end. `on_close` is called in any case.
     """
 
     def __init__(
@@ -34,23 +33,23 @@ class Stream(Response):
         status: int = 200,
         headers: Mapping[str, str] | None = None,
         on_close: Callable[[], object] | None = None,
-        stall_s: float = _STALL_S,
     ) -> None:
         super().__init__(None, status, dict(headers or {}), media_type)
         if "content-length" in self.headers and "content-length" not in (headers or {}):
             del self.headers["content-length"]
         self._chunks = chunks
         self._on_close = on_close
-        self._stall_s = stall_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send it all, or as much as is wanted."""
-        sending = asyncio.create_task(self._send_all(send))
+        connection: SmidrProtocol = scope["state"]["connection"]
+        stall_s = connection.patience.stall_s
+        sending = asyncio.create_task(self._send_all(send, stall_s))
         leaving = asyncio.create_task(_left(receive))
         try:
             await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
             if sending.done() and isinstance(sending.exception(), BrokenStreamError | TimeoutError):
-                scope["state"]["connection"].abort()
+                connection.abort()
                 await leaving
             elif sending.done():
                 sending.result()
@@ -61,7 +60,7 @@ class Stream(Response):
             if self._on_close is not None:
                 self._on_close()
 
-    async def _send_all(self, send: Send) -> None:
+    async def _send_all(self, send: Send, stall_s: float) -> None:
         start = {
             "type": "http.response.start",
             "status": self.status_code,
@@ -70,7 +69,7 @@ class Stream(Response):
         await send(start)
         async with aclosing(self._chunks) as chunks:
             async for chunk in chunks:
-                async with asyncio.timeout(self._stall_s):
+                async with asyncio.timeout(stall_s):
                     await send({"type": "http.response.body", "body": chunk, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
