@@ -37,6 +37,7 @@ class GrpcAgent:
         tls: ServerTls | None = None,
         settings: Api | None = None,
         access: Authenticator | None = None,
+        handshake_timeout_s: float = 10,
     ) -> None:
         self.home = home
         home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -58,11 +59,16 @@ class GrpcAgent:
             (UnixListener(home.grpc_socket), TcpListener(f"127.0.0.1:{port}", tls)),
             is_serving=lambda: not self.agent.is_draining,
             pool=self._pool,
+            handshake_timeout_s=handshake_timeout_s,
         )
 
     def __enter__(self) -> Self:
         self._thread.start()
-        self.run(self.server.start())
+        try:
+            self.run(self.server.start())
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

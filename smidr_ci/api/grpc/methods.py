@@ -139,6 +139,8 @@ class Methods:
     async def list(self, caller: Caller, request: pb.ListBuildsRequest) -> Message:
         """A page of builds."""
         limit = request.page_size or _PAGE
+        if request.state not in pb.BuildState.values():
+            raise UsageError(f"there is no state {request.state}")
         state = convert.enum_from(pb.BuildState.DESCRIPTOR, BuildState, request.state)
         records = await self._do(
             lambda: self._operations.list(

@@ -29,12 +29,11 @@ _OPTIONS: Final = (
     ("grpc.per_message_decompression", 0),
     ("grpc.max_concurrent_streams", 1000),
     ("grpc.max_metadata_size", 16 * 1024),
-    # Who connects and says nothing, or is gone without a word, goes after so long.
-    ("grpc.server_handshake_timeout_ms", 10_000),
+    # Who is gone without a word goes after so long.
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 20_000),
     ("grpc.keepalive_permit_without_calls", 1),
-    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.max_connection_idle_ms", 120_000),
     # Clients may ask for signs of life too, to notice a dead agent.
     ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
     ("grpc.http2.max_ping_strikes", 5),
@@ -48,7 +47,8 @@ class GrpcServer:
 
     It does not judge listeners: whether an address may be served without TLS is the caller's
     matter. `is_serving` is what the health service says (it may block, `pool` asks it), `pool` is
-    for everything that blocks; the caller shuts it down after `stop`.
+    for everything that blocks; the caller shuts it down after `stop`. Who connects and says
+    nothing is cut off after `handshake_timeout_s`.
     """
 
     def __init__(
@@ -59,11 +59,13 @@ class GrpcServer:
         *,
         is_serving: Callable[[], bool],
         pool: Executor,
+        handshake_timeout_s: float = 10.0,
     ) -> None:
         self._operations = operations
         self._listeners = listeners
         self._is_serving = is_serving
         self._pool = pool
+        self._handshake_timeout_s = handshake_timeout_s
         self._bound: list[Bound] = []
         self._server: grpc.aio.Server | None = None
         self._endpoint = Endpoint(authenticator, pool)
@@ -75,7 +77,9 @@ class GrpcServer:
 
     async def start(self) -> None:
         """Listen and serve; raises `HostError` when an address can't be taken, and takes none."""
-        server = grpc.aio.server(options=_OPTIONS, maximum_concurrent_rpcs=_MAX_CALLS)
+        handshake = ("grpc.server_handshake_timeout_ms", round(self._handshake_timeout_s * 1000))
+        options = (*_OPTIONS, handshake)
+        server = grpc.aio.server(options=options, maximum_concurrent_rpcs=_MAX_CALLS)
         endpoint = self._endpoint
         services = (
             (SERVICE, Methods(self._operations, self._pool).handlers(endpoint)),
