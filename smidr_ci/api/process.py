@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from smidr_ci.agent.housekeeping import Chore, Housekeeper
 from smidr_ci.agent.outbox import Outbox
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
@@ -28,6 +29,8 @@ from smidr_ci.api.security import Security
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.host import Host
+from smidr_ci.builds.remains import Remains
+from smidr_ci.builds.upkeep import trim_history
 from smidr_ci.config.agent import load_agent
 from smidr_ci.home import Home
 
@@ -55,77 +58,114 @@ def run_agent(
     home = Home.from_environment(environ, settings)
     lock = take_agent_lock(home)  # first of all: an agent that runs must not be disturbed
     host = Host(home, load_agent(home.agent_config), environ)
-    sweep_incoming(home)
     database = Database(home.database)
-    tokens = TokenStore(database)
     listening = plan_listening(
         host.agent.api,
         host.clock.now(),
-        has_tokens=tokens.has_any(),
+        has_tokens=TokenStore(database).has_any(),
         is_insecure=is_insecure,
         address=address,
         http_address=http_address,
     )
-    token = make_local_token()
-    security = Security(tokens, host.agent.api, os.getuid(), local_token=token)
-    chosen = Settings(host)
-    agent = Agent(chosen)
-    outbox = Outbox(database, host.clock)
-    agent.outbox_status = outbox.status
-    agent.warnings = lambda: listening.warnings(host.clock.now())
-    edge = _edge(agent, chosen, security, listening)
-    notifier = Notifier.from_environment(environ)
-    _handle_signals(agent, notifier, chosen)
-    agent.start()
-    outbox.start()
-    agent.listening = edge.start()
-    publish_local_token(home, token, _loopback(agent.listening))
-    watchdog = Watchdog(notifier, agent.is_alive)
-    watchdog.start()
-    for place in agent.listening:
-        _log.info("listening on %s", place)
-    notifier.ready(f"listening on {len(agent.listening)} addresses")
-    agent.wait_until_ended()
-    notifier.stopping()
-    withdraw_local_token(home)
-    edge.stop()
-    outbox.stop()
+    sweep_incoming(home)
+    process = _Process(host, database, listening, Notifier.from_environment(environ))
+    process.handle_signals()
+    process.start()
+    process.agent.wait_until_ended()
+    process.stop()
     lock.release()
     _exit()
 
 
-def _edge(agent: Agent, settings: Settings, security: Security, listening: Listening) -> Edge:
-    home, store = settings.host.home, settings.host.store
-    operations = Operations(agent, store, lambda: settings.host, partial(receive_bundle, home))
-    # The host changes when its settings are read again.
-    health = Health(agent, store, lambda: settings.host.engine.reach())  # noqa: PLW0108 - as above
-    return Edge(home, operations, security, health, lambda: b"", listening)
+class _Process:
+    """The parts of a running agent, and how they hang together."""
+
+    def __init__(
+        self, host: Host, database: Database, listening: Listening, notifier: Notifier
+    ) -> None:
+        self._settings = Settings(host)
+        self._notifier = notifier
+        self._token = make_local_token()
+        self._outbox = Outbox(database, host.clock)
+        self._housekeeper = Housekeeper(_chores(self._settings, self._outbox))
+        self.agent = Agent(self._settings, [self._housekeeper.build_ended])
+        self.agent.outbox_status = self._outbox.status
+        self.agent.warnings = lambda: listening.warnings(host.clock.now())
+        self._watchdog = Watchdog(notifier, self.agent.is_alive)
+        self._edge = Edge(
+            host.home,
+            self._operations(),
+            Security(TokenStore(database), host.agent.api, os.getuid(), local_token=self._token),
+            Health(self.agent, host.store, self._reach_engine),
+            lambda: b"",
+            listening,
+        )
+
+    def start(self) -> None:
+        """Go on with earlier builds, then listen, then say so."""
+        self.agent.start()
+        self._outbox.start()
+        self._housekeeper.start()
+        self.agent.listening = self._edge.start()
+        home = self._settings.host.home
+        publish_local_token(home, self._token, _loopback(self.agent.listening))
+        self._watchdog.start()
+        for place in self.agent.listening:
+            _log.info("listening on %s", place)
+        self._notifier.ready(f"listening on {len(self.agent.listening)} addresses")
+
+    def stop(self) -> None:
+        """Take nothing new; builds are left as they are."""
+        self._notifier.stopping()
+        withdraw_local_token(self._settings.host.home)
+        self._edge.stop()
+        self._outbox.stop()
+
+    def handle_signals(self) -> None:
+        """SIGTERM and SIGINT end the agent, SIGHUP reads the settings again."""
+        actions: dict[signal.Signals, Callable[[], None]] = {
+            signal.SIGTERM: self.agent.stop,
+            signal.SIGINT: self.agent.stop,
+            signal.SIGHUP: self._reload,
+        }
+
+        def handle(number: int, _frame: FrameType | None) -> None:
+            # Actions take locks that the interrupted main thread may hold.
+            threading.Thread(target=actions[signal.Signals(number)], daemon=True).start()
+
+        for number in actions:
+            signal.signal(number, handle)
+
+    def _reload(self) -> None:
+        self._notifier.reloading(self._settings.host.clock)
+        self.agent.reload()
+        self._notifier.ready()
+
+    def _operations(self) -> Operations:
+        host = self._settings.host
+        receive = partial(receive_bundle, host.home)
+        return Operations(self.agent, host.store, lambda: self._settings.host, receive)
+
+    def _reach_engine(self) -> None:
+        self._settings.host.engine.reach()
+
+
+def _chores(settings: Settings, outbox: Outbox) -> list[Chore]:
+    def forget_old_builds() -> None:
+        host = settings.host
+        remains, needed = Remains.on(host), outbox.open_builds()
+        now = host.clock.now()
+        for item in trim_history(host.store, host.agent.history, now, remains, needed.__contains__):
+            _log.info("build %s was %s: %s", item.build_id, item.action, item.reason)
+        remains.sweep(now)
+
+    return [forget_old_builds, outbox.trim]
 
 
 def _loopback(addresses: Iterable[str]) -> list[str]:
     """`HOST:PORT` under which programs of this host reach what is listened at."""
     found = [text.partition("://")[2] for text in addresses if "://" in text]
     return [place for text in found for place in endpoint_of(text).local_addresses]
-
-
-def _handle_signals(agent: Agent, notifier: Notifier, settings: Settings) -> None:
-    def reload() -> None:
-        notifier.reloading(settings.host.clock)
-        agent.reload()
-        notifier.ready()
-
-    actions: dict[signal.Signals, Callable[[], None]] = {
-        signal.SIGTERM: agent.stop,
-        signal.SIGINT: agent.stop,
-        signal.SIGHUP: reload,
-    }
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        # Actions take locks that the interrupted main thread may hold.
-        threading.Thread(target=actions[signal.Signals(number)], daemon=True).start()
-
-    for number in actions:
-        signal.signal(number, handle)
 
 
 def _exit() -> NoReturn:
