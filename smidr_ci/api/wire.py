@@ -132,6 +132,7 @@ class Wire:
             sent["Content-Type"] = "application/json"
             raw = json.dumps(body).encode()
         connection = self._connect(timeout_s)
+        answer: http.client.HTTPResponse | None = None
         try:
             try:
                 # Who refuses early may close before all is sent; the answer can be there still.
@@ -145,6 +146,8 @@ class Wire:
                 raise _error_in(found)
             yield found
         finally:
+            if answer is not None:
+                answer.close()  # it holds the socket longer than the connection does
             connection.close()
 
     def _connect(self, timeout_s: float | None) -> http.client.HTTPConnection:
