@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BeforeValidator, Field, Strict, ValidationInfo, model_validator
 
 from smidr_ci.config.base import KeyPath, MisfitError, Model
+from smidr_ci.config.caches import CacheLimits
 from smidr_ci.config.confinement import host_path
 from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.matching import Called, Matching
@@ -318,6 +319,8 @@ class AgentConfig(Model):
     """How much builds may use."""
     history: History = History()
     """How long builds are remembered."""
+    cache: CacheLimits = CacheLimits()
+    """How big caches may grow."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
     api: Api = Api()

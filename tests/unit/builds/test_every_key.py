@@ -28,6 +28,7 @@ from smidr_ci.api.security import Security, Transport
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.admission import HostAdmission, admission_of
 from smidr_ci.builds.database import Database
+from smidr_ci.builds.gc import GcOptions, run_gc, wanted_bytes
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import Order
 from smidr_ci.builds.places import places_for
@@ -36,8 +37,11 @@ from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.slots import Waiting, policy_of
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.builds.upkeep import trim_history
+from smidr_ci.builds.uses import note_uses
 from smidr_ci.builds.views import record_as_dict
 from smidr_ci.caches.layout import FreeSpace
+from smidr_ci.caches.lru import Caps
+from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.loader import load_project_text
 from smidr_ci.config.models import Container, ProjectConfig
@@ -53,6 +57,7 @@ from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
 from tests.fakes.agent_bench import PROJECT
 from tests.fakes.bench import Bench, Seen
+from tests.fakes.cache_home import CacheHome
 from tests.fakes.certificates import Authority, write_key
 from tests.fakes.clock import FakeClock
 from tests.fakes.config_keys import (
@@ -481,6 +486,55 @@ def rights_of_ops(world: World, agent: AgentConfig) -> object:
         return scopes
 
 
+def collected(world: World, agent: AgentConfig) -> object:
+    """What garbage collection takes of a home that has some of everything, 20 to 40 days old."""
+    if "gc_below_free" not in agent.cache.model_fields_set:
+        roomy = agent.cache.model_copy(update={"gc_below_free": 0})
+        agent = agent.model_copy(update={"cache": roomy})
+    home = old_home(world)
+    gone: list[tuple[str, str]] = []
+    options = GcOptions(dry_run=True)
+    host = home.host_with(agent)
+    run_gc(host, options, CancelToken(), tell=lambda item: gone.append((item.cache, item.path)))
+    host.store.close()
+    return sorted(gone)
+
+
+def old_home(world: World) -> CacheHome:
+    home = CacheHome(world.bench.root / "old-home")
+    if not home.sstate.exists():
+        home.sstate_object(1, 30)
+        home.download("a.tar.gz", 30)
+        home.layer_tree("meta", "0" * 40, 30)
+        home.kept_workspace("default-00000001", 30)
+        home.parse_cache("1" * 32, 20)
+        home.record(1, 30, image="sha256:1")
+    home.image("sha256:1", 40)
+    return home
+
+
+def kept_for_builds(world: World, agent: AgentConfig) -> object:
+    """Whether an object stays that an earlier build used, when everything old shall go."""
+    home = CacheHome(world.bench.root / "used-home")
+    if not home.sstate.exists():
+        used = home.sstate_object(1, 30).name.rpartition(":")[2].partition("_")[0]
+        stamp = home.root / "tmp" / "stamps" / "all" / "busybox" / f"1.0-r0.do_package.{used}"
+        home.file(stamp, 30, 0)
+        record = home.record(1, 30)
+        (home.host.home.builds / record.build_id).mkdir(parents=True)
+        note_uses(home.host, record.build_id, home.root / "tmp")
+    options = GcOptions(frozenset({"sstate"}), {"sstate": Caps(max_age_s=0)}, dry_run=True)
+    host = home.host_with(agent)
+    found = run_gc(host, options, CancelToken())[0].units
+    host.store.close()
+    return found
+
+
+def freed(_: World, agent: AgentConfig) -> int:
+    """How much must go from a disk that has a tenth left."""
+    return wanted_bytes(FreeSpace(10 << 30, 100 << 30, 1, 1), agent.cache)
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -520,6 +574,20 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "history.max_size": history_left,
     "history.keep_newest": history_left,
     "history.purge_after_days": history_left,
+    "cache.sstate_max_size": collected,
+    "cache.sstate_max_age": collected,
+    "cache.downloads_max_size": collected,
+    "cache.downloads_max_age": collected,
+    "cache.layers_max_size": collected,
+    "cache.layers_max_age": collected,
+    "cache.workspaces_max_age": collected,
+    "cache.images_max_size": collected,
+    "cache.images_max_age": collected,
+    "cache.parse_cache_max_size": collected,
+    "cache.parse_cache_max_age": collected,
+    "cache.gc_below_free": freed,
+    "cache.gc_until_free": freed,
+    "cache.keep_builds": kept_for_builds,
     "directories.downloads": places,
     "directories.sstate": places,
     "directories.layers": places,

@@ -1,0 +1,100 @@
+"""The part of `agent.yaml` that says how big caches may grow, and how long they keep things."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Self
+
+from pydantic import BeforeValidator, Field, Strict, model_validator
+from pydantic import WithJsonSchema as Json
+
+from smidr_ci.config.base import MisfitError, Model
+from smidr_ci.config.matching import Called, shown
+from smidr_ci.config.values import MemorySize
+
+__all__ = ["Age", "CacheLimits", "parse_age"]
+
+_AGE: Final = re.compile(r"([0-9]{1,6}) ?([hdwHDW])?")
+_DAYS: Final = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
+_MAX_DAYS: Final = 36_500
+
+
+def parse_age(value: object) -> float:
+    """Days from `12h`, `30d`, `8w`, or a number of days; raises ValueError."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        days = float(value)
+    else:
+        found = _AGE.fullmatch(value) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError(f"is {shown(value)}, which is no age; write 12h, 30d or 8w")
+        days = int(found[1]) * _DAYS[(found[2] or "").lower()]
+    if not 0 <= days <= _MAX_DAYS:
+        raise ValueError("is an age out of range; write 12h, 30d or 8w")
+    return days
+
+
+Age = Annotated[
+    float,
+    BeforeValidator(parse_age),
+    Json(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": _MAX_DAYS},
+                {"type": "string", "pattern": f"^{_AGE.pattern}$"},
+            ]
+        }
+    ),
+    Called("age"),
+]
+"""Days, written as `12h`, `30d`, `8w` or a number of days."""
+
+Percent = Annotated[int, Field(ge=0, le=95), Strict(), Called("percent")]
+
+
+class CacheLimits(Model):
+    """How big caches may grow, and how long they keep what nobody uses.
+
+    What running and queued builds may need always stays. Logs and artifacts have their limits in
+    `history`, kept workspaces also in `limits`.
+    """
+
+    sstate_max_size: MemorySize | None = None
+    """Size of sstate on disk; what was used least recently goes first. The default is no limit."""
+    sstate_max_age: Age | None = None
+    """How long sstate objects stay unused: `12h`, `30d`, `8w`. The default is no limit."""
+    downloads_max_size: MemorySize | None = None
+    """Size of the downloads; the default is no limit."""
+    downloads_max_age: Age | None = None
+    """How long downloads stay that no build fetched or checked; the default is no limit."""
+    layers_max_size: MemorySize | None = None
+    """Size of layer mirrors and trees; the default is no limit."""
+    layers_max_age: Age | None = 90
+    """How long unused layer mirrors and trees stay."""
+    workspaces_max_age: Age | None = None
+    """How long kept workspaces stay; their size and number have limits in `limits`."""
+    images_max_size: MemorySize | None = None
+    """Size of the builder images that smidr made; the default is no limit."""
+    images_max_age: Age | None = 90
+    """How long builder images stay that no build used."""
+    parse_cache_max_size: MemorySize | None = None
+    """Size of parse caches and compiled BitBake modules; the default is no limit."""
+    parse_cache_max_age: Age | None = 30
+    """How long unused parse caches and compiled BitBake modules stay."""
+    gc_below_free: Percent = 15
+    """When less than so many percent of a disk are free, what was used least recently goes from all
+    caches on it. 0 never does that."""
+    gc_until_free: Percent = 20
+    """Until so many percent are free again."""
+    keep_builds: Annotated[int, Field(ge=0, le=1000), Strict(), Called("number")] = 0
+    """Keep the sstate objects that so many of the newest builds of each project used."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.gc_until_free < self.gc_below_free:
+            raise MisfitError(
+                f"gc_until_free ({self.gc_until_free}) is less than gc_below_free "
+                f"({self.gc_below_free})",
+                ("gc_until_free",),
+                "Free at least as much as is wanted.",
+            )
+        return self
