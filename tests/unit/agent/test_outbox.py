@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -476,6 +477,75 @@ def test_killed_between_arrival_and_mark_it_is_delivered_again_as_a_retry(
     assert site.outbox.flush(TIMEOUT_S)
     again = [(tried.key, tried.is_retry) for tried in site.receiver.tries]
     assert again == [(last, True), *((str(number), False) for number in range(int(last) + 1, 5))]
+
+
+RUN = """
+import sys, threading
+from pathlib import Path
+from smidr_ci.agent.outbox import Outbox
+from smidr_ci.builds.database import Database
+from smidr_ci.clock import SystemClock
+
+class Receiver:
+    def deliver(self, delivery):
+        with open(sys.argv[2], "a") as file:
+            print(delivery.receiver, delivery.key, delivery.is_retry, file=file, flush=True)
+
+box = Outbox(Database(Path(sys.argv[1])), SystemClock())
+box.register("a", Receiver())
+box.start()
+for number in range(100):
+    for receiver in ("a:1", "a:2", "a:3"):
+        box.put(receiver, str(number), "status", {})
+    if number % 10 == 0:
+        print(number, flush=True)
+print("flushed", box.flush(60), flush=True)
+"""
+
+
+def test_killed_at_any_moment_all_arrives_in_order_and_doubles_are_marked(
+    site: Site, tmp_path: Path
+) -> None:
+    arrived, chance = tmp_path / "arrived", random.Random(7)
+    for _ in range(8):
+        with child(RUN, site.path, arrived) as process:
+            for _ in range(chance.randint(1, 9)):
+                line_from(process)
+            kill(process)
+    with child(RUN, site.path, arrived) as process:
+        while (line := line_from(process)) and not line.startswith("flushed"):
+            pass
+        assert line == "flushed True"
+    for receiver in ("a:1", "a:2", "a:3"):
+        seen: list[int] = []
+        for name, key, is_retry in map(str.split, arrived.read_text().splitlines()):
+            if name != receiver:
+                continue
+            if int(key) in seen:
+                assert is_retry == "True"
+                assert int(key) == seen[-1], "only the last one can come twice"
+            else:
+                seen.append(int(key))
+        assert seen == list(range(100))
+
+
+def test_threads_that_put_at_once_lose_nothing_and_keep_their_order(site: Site) -> None:
+    site.outbox.start()
+
+    def put_many(writer: int) -> None:
+        for number in range(25):
+            site.put(f"a:{writer % 4}", f"{writer}-{number:02}")
+
+    writers = [threading.Thread(target=put_many, args=(writer,)) for writer in range(8)]
+    for thread in writers:
+        thread.start()
+    for thread in writers:
+        thread.join(TIMEOUT_S)
+    assert site.outbox.flush(TIMEOUT_S)
+    assert len(site.receiver.arrived) == 200
+    for writer in range(8):
+        own = [key for _, key in site.receiver.arrived if key.startswith(f"{writer}-")]
+        assert own == [f"{writer}-{number:02}" for number in range(25)]
 
 
 def test_what_arrived_is_not_sent_again_when_the_disk_can_not_take_the_mark(
