@@ -144,6 +144,7 @@ class FakeCheckout:
         site = self._site
         site.checkouts.append(directory)
         site.jobs.append(job)
+        site.checkout_began.set()
         with log.section("get_sources", "Getting source from Git repository"):
             log("Fetching changes...")
             if site.hold_checkout is not None:
@@ -190,9 +191,11 @@ class BashScripts:
 
     def __init__(self) -> None:
         self.runs: list[ScriptRun] = []
+        self.began = threading.Event()
 
     def run(self, script: ScriptRun, cancel: CancelToken, log: JobLog) -> int:
         self.runs.append(script)
+        self.began.set()
         text = "set -e\n" + "\n".join(script.lines)
         process = subprocess.Popen(
             ["bash", "-c", text],
@@ -229,6 +232,7 @@ class Site:
         self.files = {"smidr.yaml": "name: p\n"}
         self.checkouts: list[Path] = []
         self.checkout_error: SmidrError | None = None
+        self.checkout_began = threading.Event()
         self.hold_checkout: threading.Event | None = None
         self.jobs: list[Job] = []
         self.uploads: list[tuple[int, Path, Path | None, Outcome]] = []

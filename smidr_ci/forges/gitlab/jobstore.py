@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, fields, replace
-from datetime import datetime
+from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, Self
@@ -21,6 +22,8 @@ from smidr_ci.files import (
 )
 
 __all__ = ["JobFolder", "JobState", "Phase"]
+
+log = logging.getLogger(__name__)
 
 _NOT_IN_NAMES: Final = re.compile(r"[^a-z0-9._-]", re.ASCII)
 _MAX_BYTES: Final = 128 * 1024 * 1024
@@ -99,16 +102,26 @@ class JobFolder:
 
     @classmethod
     def find_all(cls, root: Path, registration: str) -> Iterator[Self]:
-        """The jobs of one registration that are not reported yet; what is damaged is passed."""
+        """The jobs of one registration that are not reported yet.
+
+        One whose state is damaged (a disk that lost it) is left to be reported as the host's
+        fault; without its payload nothing can be said of it.
+        """
         for path in sorted(root.glob("gitlab-*")):
             try:
                 found = json.loads(_read(path / "job.json"))
                 folder = cls(path, found["registration"], found["payload"])
-                folder.load()
-            except (OSError, ValueError, KeyError, TypeError, HostError):
+            except (OSError, ValueError, KeyError, TypeError) as error:
+                log.warning("passing over %s: %s", path, error)
                 continue
-            if folder.registration == registration:
-                yield folder
+            if folder.registration != registration:
+                continue
+            try:
+                folder.load()
+            except HostError as error:
+                log.warning("%s", error)
+                folder.save(_lost(path))
+            yield folder
 
     def load(self) -> JobState:
         """The state as it was saved last; raises `HostError`."""
@@ -123,7 +136,7 @@ class JobFolder:
             return JobState(**values)
         except OSError as error:
             raise as_host_error(error, "can't read the job's state", self.path) from error
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise HostError(f"the job's state is damaged: {error}", where=str(self.path)) from error
 
     def save(self, state: JobState) -> None:
@@ -148,6 +161,15 @@ class JobFolder:
             remove_marked_tree(self.path, self.path.parent)
         except OSError as error:
             raise as_host_error(error, "can't delete the job's directory", self.path) from error
+
+
+def _lost(path: Path) -> JobState:
+    return JobState(
+        received=datetime.fromtimestamp(path.stat().st_mtime, UTC),
+        phase=Phase.REPORT,
+        failure_reason="runner_system_failure",
+        message="the runner lost the state of this job",
+    )
 
 
 def _read(path: Path) -> bytes:

@@ -347,7 +347,7 @@ def test_43_a_build_of_a_job_that_is_gone_is_killed(site: Site, status: str) -> 
 def test_a_cancel_during_the_checkout_ends_the_job_without_script(site: Site) -> None:
     site.hold_checkout = threading.Event()
     job = start(site, script("smidr ci build", after=("echo bye",)))
-    site.server.wait_until(lambda: bool(site.checkouts))
+    assert site.checkout_began.wait(20)
     site.server.change(job, state="canceling")
     site.wait_over(job)
     assert job.state == "canceled"
@@ -359,7 +359,7 @@ def test_a_cancel_during_the_checkout_ends_the_job_without_script(site: Site) ->
 def test_a_cancel_in_a_line_of_the_script_kills_the_line(site: Site) -> None:
     job = start(site, script("echo begun; sleep 60", "smidr ci build", after=("echo bye",)))
     site.server.wait_until(lambda: job.state == "running")
-    site.builds.wait_for(lambda: bool(site.scripts.runs))
+    assert site.scripts.began.wait(20)
     site.server.change(job, state="canceling")
     site.wait_over(job)
     assert job.state == "canceled"
