@@ -68,7 +68,10 @@ class LogTails:
                     if watcher.generation != generation:
                         reader.close()
                         generation, offset = watcher.generation, 0
-                    chunk = await _read(reader, offset, watcher.size - offset, self._pool)
+                    chunk = watcher.recent_at(offset)
+                    if chunk is None:
+                        chunk = await _read(reader, offset, watcher.size - offset, self._pool)
+                        watcher.remember(generation, offset, chunk)
                     if chunk:
                         yield offset, chunk
                         offset += len(chunk)
@@ -234,6 +237,16 @@ class _LogWatcher(_Watcher):
         """Counts how often the file was replaced or truncated."""
         self._path = path
         self._ask_is_over = is_over
+        self._recent: tuple[int, bytes] | None = None
+
+    def recent_at(self, offset: int) -> bytes | None:
+        """What another follower has just read there: most of them are at the same place."""
+        return self._recent[1] if self._recent and self._recent[0] == offset else None
+
+    def remember(self, generation: int, offset: int, chunk: bytes) -> None:
+        """Keep a chunk for those who come next."""
+        if chunk and generation == self.generation:
+            self._recent = (offset, chunk)
 
     async def _look(self) -> None:
         pause, is_asking, next_time = _SHORTEST_PAUSE_S, True, 0.0
@@ -261,6 +274,7 @@ class _LogWatcher(_Watcher):
         if reader.was_replaced(self.size):
             reader.close()
             self.generation += 1
+            self._recent = None
             self.size = reader.size
             return True
         has_grown, self.size = size > self.size, size

@@ -27,7 +27,7 @@ from smidr_ci.api.security import Transport
 from smidr_ci.api.tls import names_of_auth_context
 from smidr_ci.errors import InternalError, SmidrError, TooLargeError, UsageError
 
-__all__ = ["Authenticator", "Context", "Endpoint", "Limits", "blocking"]
+__all__ = ["Authenticator", "Context", "Endpoint", "Limits", "blocking", "send"]
 
 _LOG: Final = logging.getLogger(__name__)
 _MAX_REQUEST: Final = 64 * 1024
@@ -64,7 +64,10 @@ class Limits:
 
 
 class Endpoint:
-    """Makes handlers of methods `(caller, request) -> response`, or async generators of these."""
+    """Makes handlers of methods `(caller, request) -> response`, or async generators of these.
+
+    A response is a message, or the bytes of one.
+    """
 
     def __init__(self, authenticator: Authenticator, pool: Executor) -> None:
         self._authenticator = authenticator
@@ -73,7 +76,7 @@ class Endpoint:
 
     def handler(
         self,
-        method: Callable[..., Awaitable[Message]] | Callable[..., AsyncIterator[Message]],
+        method: Callable[..., Awaitable[Message]] | Callable[..., AsyncIterator[Message | bytes]],
         request_type: type[Message],
         limits: Limits = Limits(),
     ) -> grpc.RpcMethodHandler[Any, Any]:
@@ -84,9 +87,7 @@ class Endpoint:
                 lambda: self._serve(method, request_type, limits, requests, context), context
             )
 
-        return grpc.stream_stream_rpc_method_handler(
-            serve, None, lambda message: message.SerializeToString()
-        )
+        return grpc.stream_stream_rpc_method_handler(serve, None, _bytes_of)
 
     async def guarded(self, serve: Callable[[], Awaitable[None]], context: Context) -> None:
         """Do it; what goes wrong becomes the call's status, and never a traceback."""
@@ -98,9 +99,9 @@ class Endpoint:
             await serve()
         except SmidrError as error:
             failure = error
+        except _GoneError:
+            return
         except Exception as error:  # noqa: BLE001 - logged, and told without what is inside
-            if context.done():  # the client has gone in the middle of an answer
-                return
             _LOG.exception("a gRPC call failed")
             failure = InternalError(
                 f"a fault of the agent's own ({type(error).__name__})",
@@ -146,15 +147,31 @@ async def blocking(pool: Executor, call: Callable[[], _Result]) -> _Result:
     return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
+async def send(context: Context, response: Message | bytes) -> None:
+    """Write a response; a client that has gone ends the call in peace."""
+    try:
+        await context.write(response)
+    except grpc.aio.BaseError as error:
+        raise _GoneError from error
+
+
+class _GoneError(Exception):
+    """Nobody is there any more to be told anything."""
+
+
+def _bytes_of(response: Message | bytes) -> bytes:
+    return response if isinstance(response, bytes) else response.SerializeToString()
+
+
 async def _answer(
     method: Callable[..., Any], caller: Caller | None, request: Message, context: Context
 ) -> None:
     if not inspect.isasyncgenfunction(method):
-        await context.write(await method(caller, request))
+        await send(context, await method(caller, request))
         return
     async with aclosing(method(caller, request)) as responses:
         async for response in responses:
-            await context.write(response)
+            await send(context, response)
 
 
 async def _one(requests: AsyncIterator[bytes], kind: type[Message], limits: Limits) -> Message:

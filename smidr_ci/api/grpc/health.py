@@ -16,7 +16,7 @@ from grpc_health.v1 import health, health_pb2
 from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from smidr_ci.api.callers import Caller, Scope
-from smidr_ci.api.grpc.endpoint import Context, Endpoint, Limits, blocking
+from smidr_ci.api.grpc.endpoint import Context, Endpoint, Limits, blocking, send
 from smidr_ci.api.grpc.methods import SERVICE
 from smidr_ci.errors import BusyError, NotFoundError
 
@@ -89,7 +89,7 @@ def reflection_handlers(
             answers: Any = servicer.ServerReflectionInfo(requests, context)
             async with aclosing(answers):
                 async for answer in answers:
-                    await context.write(answer)
+                    await send(context, answer)
 
         await endpoint.guarded(serve, context)
 

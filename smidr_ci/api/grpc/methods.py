@@ -49,6 +49,7 @@ class Methods:
         self._logs = LogTails(pool)
         self._views = ViewTails(pool)
         self._agent_run = secrets.token_hex(8)
+        self._last: tuple[int, bytes, bytes] | None = None
 
     def handlers(self, endpoint: Endpoint) -> dict[str, grpc.RpcMethodHandler[Any, Any]]:
         """A handler for each method of the service, by its name there."""
@@ -115,17 +116,15 @@ class Methods:
                 after = max((note.number for note in item.notes), default=after)
                 yield response
 
-    async def logs(
-        self, caller: Caller, request: pb.StreamLogsRequest
-    ) -> AsyncIterator[pb.StreamLogsResponse]:
-        """A build's console."""
+    async def logs(self, caller: Caller, request: pb.StreamLogsRequest) -> AsyncIterator[bytes]:
+        """A build's console, as serialized responses."""
         build_id, path = await self._do(lambda: self._operations.log_path(caller, request.build_id))
         offset = _within(request.offset, "offset", 2**62)
         if request.WhichOneof("start") == "tail_lines":
             lines = _within(request.tail_lines, "tail_lines", _MAX_TAIL)
             offset = await self._do(lambda: tail_start(path, lines))
         # A client then knows where to go on, even if the log has not begun.
-        yield pb.StreamLogsResponse(offset=offset)
+        yield pb.StreamLogsResponse(offset=offset).SerializeToString()
         if request.follow:
             is_over = partial(self._operations.is_over, build_id)
             subscribe = self._subscriber(caller, build_id)
@@ -134,7 +133,7 @@ class Methods:
             chunks = self._logs.read(path, offset)
         async with aclosing(chunks) as pieces:
             async for start, data in pieces:
-                yield pb.StreamLogsResponse(offset=start, data=data)
+                yield self._packed(start, data)
 
     async def list(self, caller: Caller, request: pb.ListBuildsRequest) -> Message:
         """A page of builds."""
@@ -224,6 +223,13 @@ class Methods:
         cancels = request.cancel_builds
         await self._do(lambda: self._operations.stop(caller, cancel_builds=cancels))
         return pb.StopAgentResponse()
+
+    def _packed(self, offset: int, data: bytes) -> bytes:
+        """The response; made once for all followers that get the same chunk."""
+        if self._last is None or self._last[0] != offset or self._last[1] is not data:
+            response = pb.StreamLogsResponse(offset=offset, data=data)
+            self._last = (offset, data, response.SerializeToString())
+        return self._last[2]
 
     async def _do(self, call: Callable[[], _Result]) -> _Result:
         return await blocking(self._pool, call)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from itertools import pairwise
 from pathlib import Path
@@ -12,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from smidr_ci.api.growth import LogTails, ViewTails, tail_start
+from smidr_ci.builds.logbook import LogReader
 from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.service import BuildView
 from smidr_ci.errors import HostError
@@ -247,6 +249,27 @@ def test_reading_ends_where_the_log_ends_now(build: Build) -> None:
         assert joined([first, *rest]) == b"a" * 599_999
 
     run(work)
+
+
+def test_a_log_that_the_disk_must_bring_is_read_by_a_thread(build: Build) -> None:
+    text = os.urandom(600_000)
+    with build.path.open("wb") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with LogReader(build.path) as reader:
+        if reader.read_cached(0) is not None:
+            pytest.skip("this file system keeps everything in memory")
+
+    async def work() -> None:
+        with ThreadPoolExecutor(1, initializer=started.append, initargs=(True,)) as pool:
+            chunks = [item async for item in LogTails(pool).read(build.path, 0)]
+            assert joined(chunks) == text
+
+    started: list[bool] = []
+    run(work)
+    assert started == [True]
 
 
 @pytest.mark.parametrize(("lines", "start"), [(0, 12), (1, 8), (2, 4), (9, 0)])
