@@ -1,8 +1,9 @@
 """What smidr costs on top of BitBake, measured against BitBake by hand and against kas.
 
-    python -m benchmarks.overhead [--parts hello,generated,console,log] [--json FILE]
+    python -m benchmarks.overhead [--parts hello,agent,generated,console,log] [--json FILE]
 
-`hello`: a no-op rebuild. `generated`: parsing 900 recipes, cold and with a cache. `console`: memory
+`hello`: a no-op rebuild. `agent`: the same by a running agent, what an idle agent costs, and a list
+of 10,000 builds. `generated`: parsing 900 recipes, cold and with a cache. `console`: memory
 with a console log of 1 GB. `log`: lines per second from a file to its follower. `oe-core`: parsing
 OE-Core, with SMIDR_TEST_OE_CORE and SMIDR_TEST_BITBAKE naming checkouts.
 
@@ -25,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from benchmarks import generated, logbook, oecore
+from benchmarks import agent, generated, logbook, oecore
 from benchmarks.console import measure_console, with_loud_container
 from benchmarks.kas import Kas, install_kas
 from benchmarks.samples import Bound, Comparison, Goal, Samples, in_turns, table
@@ -50,6 +51,8 @@ class Options:
     rounds: int = 5
     recipes: int = 900
     console_bytes: int = 1_000_000_000
+    history: int = 10_000
+    idle_s: float = 30.0
     with_kas: bool = True
     bitbake: str = "auto"
     base_image: str | None = None
@@ -95,6 +98,27 @@ def _hello(options: Options) -> Iterator[Comparison]:
         found = in_turns(contenders, options.rounds, _note)
     goals = {"bitbake, same directory": _NO_OP, "kas, same directory": _NOT_LONGER}
     yield from _rows("hello, nothing to do", found, goals)
+
+
+def _agent(options: Options) -> Iterator[Comparison | Bound]:
+    site = options.site("agent", "hello-image", lambda _: None)
+    yield from agent.idle_rows(site, builds=options.history, idle_s=options.idle_s)
+    site.build()
+    with twin_of(site) as twin, agent.running_agent(site):
+        twin.bitbake(site.target)
+        twin.keep_cache()
+        contenders = {
+            "smidr": site.build,
+            "smidr --no-agent": lambda: site.build("--no-agent"),
+            "bitbake, same directory": lambda: twin.bitbake(site.target),
+        }
+        if options.with_kas:
+            kas = _kas(options, site, twin)
+            kas.build()
+            contenders["kas, same directory"] = kas.build
+        found = in_turns(contenders, options.rounds, _note)
+    goals = {"bitbake, same directory": _NO_OP, "kas, same directory": _NOT_LONGER}
+    yield from _rows("hello, nothing to do, by an agent", found, goals)
 
 
 def _generated(options: Options) -> Iterator[Comparison]:
@@ -176,6 +200,7 @@ def _log(options: Options) -> Iterator[Bound]:
 
 _PARTS: Final[dict[str, Callable[[Options], Iterator[Comparison | Bound]]]] = {
     "hello": _hello,
+    "agent": _agent,
     "generated": _generated,
     "console": _console,
     "log": _log,
@@ -207,6 +232,8 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--parts", default=",".join(usual), help="default: %(default)s")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--recipes", type=int, default=900)
+    parser.add_argument("--history", type=int, default=10_000, help="builds that an agent knows")
+    parser.add_argument("--idle", type=float, default=30.0, help="seconds of an agent's idling")
     parser.add_argument("--console-mb", type=int, default=1000)
     parser.add_argument("--no-kas", action="store_true", help="don't install and measure kas")
     parser.add_argument("--bitbake", default="auto", help="as of examples/hello/prepare.py")
@@ -227,6 +254,8 @@ def _options(chosen: argparse.Namespace, work: Path) -> Options:
         rounds=chosen.rounds,
         recipes=chosen.recipes,
         console_bytes=chosen.console_mb * 1_000_000,
+        history=chosen.history,
+        idle_s=chosen.idle,
         with_kas=not chosen.no_kas,
         bitbake=chosen.bitbake,
         base_image=chosen.base_image,

@@ -109,13 +109,17 @@ class Bound:
 
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
-        goal = f"<= {self.at_most:,.0f}" if self.at_most is not None else f">= {self.at_least:,.0f}"
+        goal = f"<= {self.at_most:,g}" if self.at_most is not None else f">= {self.at_least:,g}"
         verdict = "met" if self.is_met else "NOT MET"
-        return self.what, "", f"{self.value:,.0f} {self.unit}", "", "", goal, verdict
+        return self.what, "", f"{_shown(self.value)} {self.unit}", "", "", goal, verdict
 
     def to_dict(self) -> dict[str, Any]:
         """The row for programs."""
         return {**asdict(self), "is_met": self.is_met}
+
+
+def _shown(value: float) -> str:
+    return f"{value:,.2f}" if value < 10 else f"{value:,.0f}"
 
 
 def in_turns(

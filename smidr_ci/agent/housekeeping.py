@@ -14,6 +14,7 @@ __all__ = ["Chore", "Housekeeper"]
 
 _log = logging.getLogger(__name__)
 
+_FIRST_S: Final = 300.0
 _DAILY_S: Final = 24 * 3600.0
 _AFTER_BUILD_S: Final = 30.0
 
@@ -22,7 +23,7 @@ Chore = Callable[[], object]
 
 
 class Housekeeper:
-    """Does its chores one after the other: at the start, some time after builds, and every day.
+    """Does its chores one after the other: after a while, some time after builds, and every day.
 
     Builds that end together are followed by one round. A chore that fails is tried again next time.
     """
@@ -31,10 +32,12 @@ class Housekeeper:
         self,
         chores: Sequence[Chore],
         *,
+        first_s: float = _FIRST_S,
         after_build_s: float = _AFTER_BUILD_S,
         daily_s: float = _DAILY_S,
     ) -> None:
         self._chores = chores
+        self._first_s = first_s
         self._after_build_s = after_build_s
         self._daily_s = daily_s
         self._wanted = threading.Event()
@@ -54,12 +57,14 @@ class Housekeeper:
         self._wanted.set()
 
     def _run(self) -> None:
+        pause_s = self._first_s
         while not self._ended.is_set():
+            if self._wanted.wait(pause_s):
+                self._ended.wait(self._after_build_s)
             self._wanted.clear()
             for chore in self._chores:
                 self._do(chore)
-            if self._wanted.wait(self._daily_s):
-                self._ended.wait(self._after_build_s)
+            pause_s = self._daily_s
 
     def _do(self, chore: Chore) -> None:
         if self._ended.is_set():

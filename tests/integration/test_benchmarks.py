@@ -22,10 +22,11 @@ def test_every_part_gives_its_rows(
 ) -> None:
     report = tmp_path / "rows.json"
     small = ["--rounds", "1", "--recipes", "3", "--console-mb", "2", "--no-kas"]
+    small += ["--history", "60", "--idle", "1"]
     where = ["--work", str(tmp_path), "--json", str(report), "--base-image", base_image]
     command = [sys.executable, "-m", "benchmarks.overhead", *small, *where]
     done = subprocess.run(
-        [*command, "--parts", "generated,console,log", "--bitbake", hello_project.bitbake],
+        [*command, "--parts", "agent,generated,console,log", "--bitbake", hello_project.bitbake],
         cwd=REPOSITORY,
         capture_output=True,
         text=True,
@@ -33,10 +34,13 @@ def test_every_part_gives_its_rows(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     rows = json.loads(report.read_text())["rows"]
-    assert [row["what"] for row in rows if row.get("goal")] == ["3 recipes, all cached"]
+    assert [row["what"] for row in rows if row.get("goal")] == [
+        "hello, nothing to do, by an agent",
+        "3 recipes, all cached",
+    ]
     assert all(row["ratio"] > 0 for row in rows if "ratio" in row)
     units = [row["unit"] for row in rows if "unit" in row]
-    assert units == ["MB", "MB", "lines/s", "lines/s"]
-    assert all(row["value"] > 0 for row in rows if "unit" in row)
+    assert units == ["s", "ms", "% of a CPU", "MB", "MB", "MB", "lines/s", "lines/s"]
+    assert all(row["value"] > 0 for row in rows if row.get("unit", "%")[0] != "%")
     assert "3 recipes, all cached" in done.stdout
     assert not list(tmp_path.glob("smidr-benchmark-*"))

@@ -37,7 +37,7 @@ class Rounds:
 @pytest.mark.parametrize("error", [HostError("the disk is gone"), ValueError("a fault of ours")])
 def test_a_chore_that_fails_keeps_no_other_from_being_done(error: Exception) -> None:
     failing, other = Rounds(error), Rounds()
-    keeper = Housekeeper([failing, other], after_build_s=0, daily_s=3600)
+    keeper = Housekeeper([failing, other], first_s=0, after_build_s=0, daily_s=3600)
     keeper.start()
     other.wait_for(1)
     keeper.build_ended(RECORD)
@@ -48,7 +48,7 @@ def test_a_chore_that_fails_keeps_no_other_from_being_done(error: Exception) -> 
 
 def test_chores_come_back_every_day() -> None:
     chore = Rounds()
-    keeper = Housekeeper([chore], daily_s=0.01)
+    keeper = Housekeeper([chore], first_s=0, daily_s=0.01)
     keeper.start()
     chore.wait_for(3)
     keeper.stop()
@@ -63,7 +63,7 @@ def test_builds_that_end_together_are_followed_by_one_round() -> None:
         entered.set()
         assert may_go.wait(30)
 
-    keeper = Housekeeper([slow], after_build_s=0, daily_s=3600)
+    keeper = Housekeeper([slow], first_s=0, after_build_s=0, daily_s=3600)
     keeper.start()
     assert entered.wait(30)
     for _ in range(5):
