@@ -21,9 +21,9 @@ from smidr_ci.errors import CancelledError, FailureKind, SmidrError, UsageError
 from smidr_ci.files import make_private_dir
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Job
-from smidr_ci.forges.gitlab.phases import Workshop
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome, ScriptRun
 from smidr_ci.forges.gitlab.runner import GitLabRunner
+from smidr_ci.forges.gitlab.workshop import Workshop
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home
 from tests.fakes.gitlab_server import FakeJob, GitLabServer, serve

@@ -39,7 +39,7 @@ class JobContext:
     def title(self) -> str:
         """The job in a few words, for history and logs."""
         info = self.job.info
-        return f"{info.project_path or info.project_name} job {self.job.id} ({info.name})"
+        return f"job {self.job.id} of {info.project_path or info.project_name} ({info.name})"
 
 
 def context_of(

@@ -17,12 +17,13 @@ from smidr_ci.forges.gitlab.joblog import TraceLog
 from smidr_ci.forges.gitlab.jobstore import JobFolder, Phase
 from smidr_ci.forges.gitlab.parsing import identity_of, parse_job
 from smidr_ci.forges.gitlab.payload import Job, Variable
-from smidr_ci.forges.gitlab.phases import JobPhases, LeftForLater, Workshop
+from smidr_ci.forges.gitlab.phases import JobPhases
 from smidr_ci.forges.gitlab.reasons import CANCELED, SYSTEM, supported_reason
 from smidr_ci.forges.gitlab.sender import FinalState, Sender
 from smidr_ci.forges.gitlab.stops import JobStops
 from smidr_ci.forges.gitlab.trace import Trace
 from smidr_ci.forges.gitlab.transport import Pause
+from smidr_ci.forges.gitlab.workshop import LeftForLater, Workshop
 from smidr_ci.forges.registration import Registration, short_token
 
 __all__ = ["JobRun"]

@@ -48,7 +48,7 @@ def order_for(context: JobContext, build: BuildCall, project: Path) -> Order:
         variables=variables,
         environment=environment,
         is_confined=True,
-        requested_by=f"gitlab: {context.title}"[:250],
+        requested_by=f"gitlab {context.registration.name}: {context.title}"[:250],
     )
 
 

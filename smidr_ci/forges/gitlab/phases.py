@@ -8,10 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from smidr_ci.builds.model import BuildRecord, BuildState
-from smidr_ci.builds.service import BuildService
+from smidr_ci.builds.model import BuildState
 from smidr_ci.cancel import CancelToken
-from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import CancelledError, ConfigError, FailureKind, SmidrError
 from smidr_ci.files import make_marked_dir
 from smidr_ci.forges.gitlab.building import BuildFollower, tell_result
@@ -21,14 +19,14 @@ from smidr_ci.forges.gitlab.durations import parse_duration
 from smidr_ci.forges.gitlab.joblog import TraceLog
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState, Phase
 from smidr_ci.forges.gitlab.orders import order_for
-from smidr_ci.forges.gitlab.ports import Checkout, Outcome, ScriptRun, Scripts, Uploads
+from smidr_ci.forges.gitlab.ports import Outcome, ScriptRun
 from smidr_ci.forges.gitlab.reasons import CANCELED, SYSTEM, TIMEOUT, reason_for
-from smidr_ci.forges.gitlab.script import read_script
+from smidr_ci.forges.gitlab.script import JobScript, read_script
 from smidr_ci.forges.gitlab.stops import JobStops, Stop
-from smidr_ci.forges.gitlab.trace import DEFAULT_LIMIT, Trace
-from smidr_ci.home import Home
+from smidr_ci.forges.gitlab.trace import Trace
+from smidr_ci.forges.gitlab.workshop import LeftForLater, Workshop
 
-__all__ = ["JobPhases", "LeftForLater", "Workshop"]
+__all__ = ["JobPhases"]
 
 log = logging.getLogger(__name__)
 
@@ -42,30 +40,6 @@ _BY_STOP: Final = {
     Stop.INTERRUPTED: "runner_interrupted",
 }
 _STATUS_WORDS: Final = {Stop.CANCELED: "canceled", Stop.SCRIPT_TIMEOUT: "timedout"}
-
-
-@dataclass(frozen=True)
-class Workshop:
-    """What jobs are done with on this host."""
-
-    home: Home
-    builds: BuildService
-    console_of: Callable[[str], Path]
-    """Where a build's console lies, by its id."""
-    artifacts_of: Callable[[BuildRecord], Path]
-    checkout: Callable[[RunnerClient], Checkout]
-    uploads: Callable[[RunnerClient], Uploads]
-    scripts: Scripts | None = None
-    """None when this host can't run lines of a script around the build."""
-    clock: Clock = SystemClock()
-    trace_limit: int = DEFAULT_LIMIT
-    final_attempts: int | None = None
-    """How often to try to bring the final state; None for as long as the job's token is valid."""
-    is_debug_trace_allowed: bool = True
-
-
-class LeftForLater(Exception):  # noqa: N818 - no fault
-    """The agent ends; the job goes on with the next one."""
 
 
 @dataclass
@@ -157,7 +131,7 @@ class JobPhases:
 
     def _attempt(self) -> Outcome:
         """Sources and script."""
-        job, lines = self.context.job, self.context.job.step("script")
+        lines = self.context.job.step("script")
         project = self._sources()
         script = read_script(lines.script if lines else (), self.context.variables)
         has_lines = bool(script.before or script.after)
@@ -177,15 +151,8 @@ class JobPhases:
                 self._save(phase=Phase.BEFORE)
                 self._run_lines("script", script.before, project, self.stops.script)
             if not self._is_past(Phase.BUILD):
-                self._save(phase=Phase.BUILD)
                 if not self.state.build_id:
-                    self.joblog.command(script.call)
-                    order = order_for(self.context, script.build, project)
-                    self.stops.script.raise_if_cancelled()
-                    self._raise_if_left()
-                    record = self.workshop.builds.submit(order)
-                    self._save(build_id=record.build_id)
-                    log.info("job %d is build %s", job.id, record.build_id)
+                    self._submit(script, project)
                 self._follow()
             self._save(phase=Phase.AFTER)
             self._run_lines("script", script.after, project, self.stops.script)
@@ -194,6 +161,21 @@ class JobPhases:
                 self.trace.end_output()
                 self.joblog.close_section("step_script")
         return Outcome(True, build_id=self.state.build_id)
+
+    def _submit(self, script: JobScript, project: Path) -> None:
+        order = order_for(self.context, script.build, project)
+        self.stops.script.raise_if_cancelled()
+        self._raise_if_left()
+        record = None
+        if self.state.phase is Phase.BUILD:  # killed before, maybe behind the submission
+            known = self.workshop.builds_of(order.customer)
+            record = next((item for item in known if item.requested_by == order.requested_by), None)
+        if record is None:
+            self.joblog.command(script.call)
+            self._save(phase=Phase.BUILD)
+            record = self.workshop.builds.submit(order)
+        self._save(build_id=record.build_id)
+        log.info("job %d is build %s", self.context.job.id, record.build_id)
 
     def _sources(self) -> Path:
         if self.state.project:
@@ -207,10 +189,15 @@ class JobPhases:
         return project
 
     def _directory(self) -> Path:
-        """Kept for the project's next job: a fetch is quicker than a clone."""
+        """Kept for the project's next job: a fetch is quicker than a clone.
+
+        Protected refs have their own, which nobody else's job has written into.
+        """
         registration, job = self.context.registration, self.context.job
+        trust = "protected" if job.git_info.is_protected else "open"
+        project = f"{job.info.project_id}-{trust}"
         root = self.workshop.home.root / "checkouts"
-        path = root / registration.name / str(job.info.project_id) / str(self.state.slot)
+        path = root / registration.name / project / str(self.state.slot)
         return make_marked_dir(path, mode=0o700)
 
     def _begin_script(self) -> None:

@@ -1,0 +1,43 @@
+"""What GitLab's jobs are done with on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.service import BuildService
+from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.ports import Checkout, Scripts, Uploads
+from smidr_ci.forges.gitlab.trace import DEFAULT_LIMIT
+from smidr_ci.home import Home
+
+__all__ = ["LeftForLater", "Workshop"]
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What jobs are done with on this host."""
+
+    home: Home
+    builds: BuildService
+    console_of: Callable[[str], Path]
+    """Where a build's console lies, by its id."""
+    artifacts_of: Callable[[BuildRecord], Path]
+    checkout: Callable[[RunnerClient], Checkout]
+    uploads: Callable[[RunnerClient], Uploads]
+    builds_of: Callable[[str], Iterable[BuildRecord]] = lambda _customer: ()
+    """A customer's builds, the newest first, to find one whose id a kill kept from being noted."""
+    scripts: Scripts | None = None
+    """None when this host can't run lines of a script around the build."""
+    clock: Clock = SystemClock()
+    trace_limit: int = DEFAULT_LIMIT
+    final_attempts: int | None = None
+    """How often to try to bring the final state; None for as long as the job's token is valid."""
+    is_debug_trace_allowed: bool = True
+
+
+class LeftForLater(Exception):  # noqa: N818 - no fault
+    """The agent ends; the job goes on with the next one."""
