@@ -77,6 +77,7 @@ class LocalClient:
             "fetch_only": request.fetch_only,
             "locked": request.locked,
             "keep_workspace": request.keep_workspace,
+            "is_untrusted": request.is_untrusted,
             "variables": dict(request.variables),
             "environment": dict(request.environment),
             "bundle": base64.b64encode(request.bundle).decode(),
@@ -108,12 +109,14 @@ class LocalClient:
         Each view has only the notes that earlier views of this call did not have.
         """
         patience = Patience(self._clock, self._reconnect_s)
-        notes_after, last = 0, None
+        notes_after, instance, last = 0, "", None
         while True:
             path = f"{_ROOT}/builds/{_id(build_id)}/watch"
-            query = {"notes_after": notes_after}
+            query = {"notes_after": notes_after, "instance": instance}
             try:
                 with self._wire.ask("GET", path, query=query, timeout_s=_HEARTBEATS_S) as answer:
+                    if answer.headers["X-Smidr-Instance"] != instance:
+                        instance, notes_after = answer.headers["X-Smidr-Instance"], 0
                     for line in answer.lines():
                         patience.succeeded()
                         if not line:

@@ -48,11 +48,14 @@ async def watch(
     caller: CallerOf,
     build_id: str,
     notes_after: Annotated[int, Query(ge=0, le=2**53)] = 0,
+    instance: Annotated[str, Query(max_length=64)] = "",
 ) -> Response:
     """One JSON object per line, of the form that `status` gives; empty lines say "still there".
 
     Each has only notes that came since the one before; the first, those numbered higher than
-    `notes_after`. A connection that breaks before a final state can be made again.
+    `notes_after`. A connection that breaks before a final state can be made again: give the last
+    note's number then, and as `instance` what the header X-Smidr-Instance said, since an agent
+    that was restarted numbers notes anew.
     """
     operations = service.operations
     found = await service.call(operations.view, caller, build_id)
@@ -62,7 +65,13 @@ async def watch(
         partial(operations.view, caller, full_id),
         partial(operations.subscribe, caller, full_id),
     )
-    return Stream(_lines_of(views, notes_after), media_type="application/x-ndjson")
+    if instance not in {"", service.instance}:
+        notes_after = 0
+    return Stream(
+        _lines_of(views, notes_after),
+        media_type="application/x-ndjson",
+        headers={"X-Smidr-Instance": service.instance},
+    )
 
 
 @router.get(
@@ -159,11 +168,8 @@ async def _lines_of(
                 if view is None:
                     return
                 waiting = asyncio.ensure_future(anext(source, None))
-                highest = view.notes[-1].number if view.notes else 0
-                if highest < notes_after:
-                    notes_after = 0  # another agent, whose notes begin anew
                 fresh = tuple(note for note in view.notes if note.number > notes_after)
-                notes_after = highest
+                notes_after = fresh[-1].number if fresh else notes_after
                 raw = view_as_dict(replace(view, notes=fresh))
                 yield json.dumps(raw, separators=(",", ":")).encode() + b"\n"
         finally:

@@ -93,6 +93,8 @@ class StartBuild(_Model):
     """Refuse a layer that `smidr.lock` does not pin."""
     keep_workspace: bool = False
     """Keep the build directory also after success."""
+    is_untrusted: bool = False
+    """Build it as a stranger's: with private caches, without secrets of the agent."""
     variables: dict[str, str] = {}
     """What `${NAME}` in the config stands for."""
     environment: dict[str, str] = {}
@@ -122,6 +124,7 @@ class StartBuild(_Model):
             fetch_only=self.fetch_only,
             locked=self.locked,
             keep_workspace=self.keep_workspace,
+            is_untrusted=self.is_untrusted,
             variables=self.variables,
             environment=self.environment,
             bundle=bundle,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Callable
 from concurrent.futures import Executor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Annotated, ParamSpec, TypeVar
 
@@ -32,6 +33,8 @@ class Service:
     views: ViewTails
     health: Health
     metrics: Callable[[], bytes]
+    instance: str = field(default_factory=lambda: secrets.token_hex(8))
+    """Tells this agent's process from the one before it, whose notes had numbers of their own."""
 
     async def call(
         self, function: Callable[Given, Result], *args: Given.args, **more: Given.kwargs
