@@ -256,6 +256,7 @@ class Site:
             "uploads": self._uploads,
             "scripts": self.scripts,
             "clock": self.clock,
+            "trace_interval_s": 0.2,
         }
         return Workshop(**{**values, **changes})
 

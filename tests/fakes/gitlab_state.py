@@ -63,7 +63,7 @@ class FakeJob:
     features: dict[str, Any] = field(default_factory=dict)
     stored: bytearray = field(default_factory=bytearray)
     is_debug: bool = False
-    interval: int | str | None = 3
+    interval: int | None = None
     failure_reason: str | None = None
     exit_code: int | None = None
     checksum_matches: bool | None = None

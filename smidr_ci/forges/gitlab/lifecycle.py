@@ -100,6 +100,7 @@ class JobRun:
             pause=self._pause,
             is_debug=wants_debug and self._workshop.is_debug_trace_allowed,
         )
+        sender.interval_s = self._workshop.trace_interval_s
         try:
             if self.state.phase is Phase.RECEIVED and not self._acknowledge(sender, trace, joblog):
                 self.folder.remove()

@@ -34,6 +34,8 @@ class Workshop:
     """None when this host can't run lines of a script around the build."""
     clock: Clock = SystemClock()
     trace_limit: int = DEFAULT_LIMIT
+    trace_interval_s: float = 3.0
+    """Between two looks at a trace, until the server says otherwise."""
     final_attempts: int | None = None
     """How often to try to bring the final state; None for as long as the job's token is valid."""
     is_debug_trace_allowed: bool = True
