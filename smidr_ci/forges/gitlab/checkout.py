@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from smidr_ci.cancel import CancelToken
-from smidr_ci.errors import ConfigError, FailureKind, HostError, SmidrError
+from smidr_ci.errors import BuildFailedError, ConfigError, FailureKind, HostError, SmidrError
 from smidr_ci.files import as_host_error, make_marked_dir
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.checkout_settings import CheckoutSettings, attempts_of
@@ -191,15 +191,25 @@ class _Run:
 _WHOLE: Final = "Fetching changes..."
 
 
-def untracked_files(project: Path, root: Path, git: Git, cancel: CancelToken) -> list[str]:
-    """Files that git does not track, relative to the project; raises `HostError`."""
+def untracked_files(
+    project: Path, git: Git, cancel: CancelToken, *, object_format: str = "sha1"
+) -> list[str]:
+    """Files that git does not track, relative to the project.
+
+    Raises `BuildFailedError` when the job has damaged its repository.
+    """
     origin = Origin.of("https://none.invalid/", TlsFiles(), CheckoutSettings())
-    if not scrub(project):
-        raise HostError("the project directory is no git repository any more", where=str(project))
-    try:
-        return tracked_by_nobody(Repository(git, project, root, origin, cancel))
-    except GitError as error:
-        raise HostError(f"git can't list untracked files: {error.line}") from error
+    why = "the project directory is no git repository any more"
+    if scrub(project, object_format=object_format):
+        try:
+            return tracked_by_nobody(Repository(git, project, project.parent, origin, cancel))
+        except GitError as error:
+            why = f"git can't list them: {error.line}"
+    raise BuildFailedError(
+        f"untracked files can't be found: {why}",
+        hint="Leave .git alone in the job, or name the files with artifacts:paths.",
+        kind=FailureKind.ARTIFACTS,
+    )
 
 
 def _checked(git_info: GitInfo) -> GitInfo:

@@ -118,7 +118,9 @@ class JobUploads:
             say=log,
             cancel=cancel,
             expand=lambda text: expand_text(text, variables),
-            untracked=lambda: untracked_files(directory, directory.parent, self.git, cancel),
+            untracked=lambda: untracked_files(
+                directory, self.git, cancel, object_format=job.git_info.object_format
+            ),
             level=variables.get("ARTIFACT_COMPRESSION_LEVEL", "default"),
             clock=self.clock,
             patience_s=self.patience_s,

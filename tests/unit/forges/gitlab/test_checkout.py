@@ -14,6 +14,7 @@ import pytest
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import CancelledError, ConfigError, FailureKind, InternalError, SmidrError
 from smidr_ci.files import make_marked_dir
+from smidr_ci.forges.gitlab import ports
 from smidr_ci.forges.gitlab.checkout import Checkout, untracked_files
 from smidr_ci.forges.gitlab.payload import GitInfo, Job, Variable
 from smidr_ci.forges.gitlab.worktree import wipe
@@ -23,6 +24,7 @@ from tests.fakes.git_server import GitServer, serve
 from tests.fakes.job_log import RecordedLog
 
 TOKEN = "glcbt-very-secret"
+A_PORT: ports.Checkout = Checkout()
 
 
 class Site:
@@ -321,7 +323,7 @@ def test_nothing_that_an_earlier_job_left_is_run(site: Site, tmp_path: Path) -> 
     site.run(site.job(second, GIT_SUBMODULE_STRATEGY="recursive"))
     assert (site.files / "file").read_text() == "b"
     assert not proof.exists()
-    assert untracked_files(site.files, site.directory, Git(), CancelToken()) == []
+    assert untracked_files(site.files, Git(), CancelToken()) == []
 
 
 def test_a_repository_planted_where_a_submodule_will_be_is_not_used(
@@ -466,11 +468,34 @@ def test_files_can_be_given_to_the_builds_user(site: Site) -> None:
     assert os.stat("/etc/passwd").st_uid == before
 
 
+def test_a_job_that_removed_git_is_told_why_untracked_files_are_not_found(site: Site) -> None:
+    (sha,) = commits(site.repo, 1)
+    site.run(site.job(sha))
+    shutil.rmtree(site.files / ".git")
+    with pytest.raises(SmidrError, match="no git repository") as caught:
+        untracked_files(site.files, Git(), CancelToken())
+    assert caught.value.kind is FailureKind.ARTIFACTS
+
+
+def test_a_repository_with_sha256_is_checked_out_twice(site: Site) -> None:
+    shutil.rmtree(site.repo.path)
+    site.repo.path.mkdir()
+    site.repo.git("init", "--quiet", "--initial-branch=main", "--object-format=sha256")
+    site.repo.git("config", "uploadpack.allowAnySHA1InWant", "true")
+    for number in range(2):
+        sha = site.repo.commit({"file": f"{number}\n"})
+        job = site.job(sha)
+        job = replace(job, git_info=replace(job.git_info, object_format="sha256"))
+        site.run(job)
+        assert (site.files / "file").read_text() == f"{number}\n"
+    assert site.log.lines.count("Created fresh repository.") == 1
+
+
 def test_untracked_means_ignored_files_too(site: Site) -> None:
     sha = site.repo.commit({".gitignore": "*.log\n"})
     site.run(site.job(sha))
     (site.files / "ä.log").write_text("x")
     (site.files / "new").mkdir()
     (site.files / "new/b").write_text("x")
-    found = untracked_files(site.files, site.directory, Git(), CancelToken())
+    found = untracked_files(site.files, Git(), CancelToken())
     assert sorted(found) == ["new/b", "ä.log"]

@@ -24,7 +24,7 @@ from smidr_ci.errors import FailureKind
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.job_uploads import JobUploads
 from smidr_ci.forges.gitlab.payload import Artifact, GitInfo, Job, Variable
-from smidr_ci.forges.gitlab.ports import Outcome
+from smidr_ci.forges.gitlab.ports import Outcome, Uploads
 from smidr_ci.forges.gitlab.reports import (
     ANNOTATIONS,
     CODE_QUALITY,
@@ -194,12 +194,13 @@ def upload(server: ArtifactServer, root: Path, job: Job, outcome: Outcome) -> Re
     project = root / "job/project"
     log, transport = RecordedLog(), Transport(server.base)
     try:
-        JobUploads(
+        uploads: Uploads = JobUploads(
             client=RunnerClient(transport),
             scratch=root / "scratch",
             record_of=lambda _: a_record(),
             pause=lambda _: False,
-        ).run(job, project, artifacts, outcome, CancelToken(), log)
+        )
+        uploads.run(job, project, artifacts, outcome, CancelToken(), log)
     finally:
         transport.close()
     assert list((root / "scratch").iterdir()) == []
