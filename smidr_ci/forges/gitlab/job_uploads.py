@@ -16,7 +16,7 @@ from smidr_ci.forges.gitlab.checkout import untracked_files
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
-from smidr_ci.forges.gitlab.reports import ARTIFACTS, REPORTS, JobPage, write_reports
+from smidr_ci.forges.gitlab.reports import ARTIFACTS, CONSOLE, REPORTS, JobPage, write_reports
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.forges.gitlab.uploads import Uploader
 from smidr_ci.forges.gitlab.variables import expand, expand_text
@@ -39,6 +39,8 @@ class JobUploads:
     record_of: Callable[[str], BuildRecord]
     """A build's record by its id."""
     previous_of: Callable[[BuildRecord], BuildRecord | None] = lambda _record: None
+    console_of: Callable[[str], Path] | None = None
+    """Where a build's whole console lies; it is seen as `smidr-reports/console.log`."""
     git: Git = field(default_factory=Git)
     clock: Clock = SystemClock()
     patience_s: float = 600.0
@@ -97,7 +99,11 @@ class JobUploads:
         except OSError as error:
             raise as_host_error(error, "can't write the reports", reports) from error
         overlays = {REPORTS: reports}
-        return {**overlays, ARTIFACTS: artifacts} if artifacts is not None else overlays
+        if self.console_of is not None and (console := self.console_of(record.build_id)).is_file():
+            overlays[f"{REPORTS}/{CONSOLE}"] = console
+        if artifacts is not None and artifacts.is_dir():
+            overlays[ARTIFACTS] = artifacts
+        return overlays
 
     def _uploader(
         self,

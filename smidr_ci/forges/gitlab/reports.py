@@ -32,6 +32,7 @@ __all__ = [
     "ANNOTATIONS",
     "ARTIFACTS",
     "CODE_QUALITY",
+    "CONSOLE",
     "JUNIT",
     "METRICS",
     "REPORTS",
@@ -50,6 +51,8 @@ JUNIT: Final = "junit.xml"
 ANNOTATIONS: Final = "gl-annotations.json"
 METRICS: Final = "metrics.txt"
 SUMMARY: Final = "summary.md"
+CONSOLE: Final = "console.log"
+"""All that BitBake said; whoever has it puts it there."""
 
 _LINKS: Final = 30
 _FILES: Final = 200

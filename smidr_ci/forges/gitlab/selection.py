@@ -28,21 +28,31 @@ class Tree:
 
     root: Path
     overlays: Mapping[str, Path] = field(default_factory=dict)
-    """A name at the top, and the directory that is seen there instead of the job's own."""
+    """A relative path, and the directory or file of ours that is seen there instead of the job's.
+
+    Parents of such a path are the project's top or overlays themselves.
+    """
 
     def place(self, path: str) -> Path:
         """Where a relative path lies on the disk."""
-        top, _, rest = path.partition("/")
-        return self.overlays[top] / rest if top in self.overlays else self.root / path
+        above = path
+        while above:
+            if above in self.overlays:
+                return self.overlays[above] / path.removeprefix(above).lstrip("/")
+            above = above.rpartition("/")[0]
+        return self.root / path
 
     def entries(self, folder: str) -> list[tuple[str, bool]]:
         """Names in a directory, and whether each is a directory itself; links are none."""
-        found = {} if folder else dict.fromkeys(self.overlays, True)
+        found = {
+            path.rpartition("/")[2]: place.is_dir()
+            for path, place in self.overlays.items()
+            if path.rpartition("/")[0] == folder
+        }
         try:
             with os.scandir(self.place(folder)) as entries:
                 for entry in entries:
-                    if folder or entry.name not in found:
-                        found[entry.name] = entry.is_dir(follow_symlinks=False)
+                    found.setdefault(entry.name, entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
             if folder:
                 raise

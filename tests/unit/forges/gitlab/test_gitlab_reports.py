@@ -198,6 +198,7 @@ def upload(server: ArtifactServer, root: Path, job: Job, outcome: Outcome) -> Re
             client=RunnerClient(transport),
             scratch=root / "scratch",
             record_of=lambda _: a_record(),
+            console_of=lambda _: root / "console.log",
             pause=lambda _: False,
         )
         uploads.run(job, project, artifacts, outcome, CancelToken(), log)
@@ -228,6 +229,20 @@ def test_a_builds_artifacts_and_reports_go_up_without_lying_in_the_project(
     assert b"<testcase" in gzip.decompress(junit.content)
     assert sorted(item.name for item in project.iterdir()) == ["own", "smidr-reports"]
     assert log.sections == ["upload_artifacts_on_success"]
+
+
+def test_the_whole_console_goes_up_with_the_reports(server: ArtifactServer, tmp_path: Path) -> None:
+    (tmp_path / "job/project").mkdir(parents=True)
+    (tmp_path / "console.log").write_text("all of it")
+    job = replace(JOB, artifacts=(Artifact(paths=("smidr-reports",)),))
+    upload(server, tmp_path, job, Outcome(succeeded=True, build_id="x"))
+    archive = zipfile.ZipFile(io.BytesIO(server.uploads[0].content))
+    assert archive.read("smidr-reports/console.log") == b"all of it"
+    assert len(archive.namelist()) == 7
+    one = replace(JOB, artifacts=(Artifact(paths=("smidr-reports/*.log",), exclude=("**/x",)),))
+    upload(server, tmp_path, one, Outcome(succeeded=True, build_id="x"))
+    archive = zipfile.ZipFile(io.BytesIO(server.uploads[1].content))
+    assert archive.namelist() == ["smidr-reports/console.log"]
 
 
 def test_the_same_again_is_byte_for_byte_the_same(server: ArtifactServer, tmp_path: Path) -> None:
