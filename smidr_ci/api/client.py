@@ -30,6 +30,8 @@ class StartRequest:
     fetch_only: bool = False
     locked: bool = False
     keep_workspace: bool = False
+    is_untrusted: bool = False
+    """Build it as a stranger's; nobody can ask for more trust than a build has by itself."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """What `${NAME}` in the config stands for."""
     environment: Mapping[str, str] = field(default_factory=dict)

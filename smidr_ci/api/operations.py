@@ -26,6 +26,7 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import ForbiddenError, InternalError, NotFoundError, SmidrError, UsageError
 from smidr_ci.files import as_host_error, remove_marked_tree
 from smidr_ci.home import Home
+from smidr_ci.trust import Trust
 
 __all__ = ["AgentPort", "Operations", "Places"]
 
@@ -271,6 +272,7 @@ def _order(caller: Caller, request: StartRequest, directory: Path, *, is_confine
         environment=request.environment,
         is_confined=is_confined,
         requested_by=caller.name,
+        trust=Trust.UNTRUSTED if request.is_untrusted else Trust.TRUSTED,
     )
 
 

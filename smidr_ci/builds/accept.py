@@ -12,6 +12,7 @@ from smidr_ci.config.confinement import stranger_problems
 from smidr_ci.config.loader import load_project_text
 from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.config.reading import misfit_problems
+from smidr_ci.trust import Trust
 
 __all__ = ["request_for"]
 
@@ -29,7 +30,8 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         operator=_as_allowed(host.agent, order),
         extra_environment=order.environment,
     )
-    misfits = list(stranger_problems(project.config)) if order.is_confined else []
+    is_confined = _is_confined(order)
+    misfits = list(stranger_problems(project.config)) if is_confined else []
     if misfits:
         raise ConfigProblemsError(misfit_problems(misfits, project.source))
     return BuildRequest(
@@ -42,8 +44,14 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         locked=order.locked,
         keep_workspace=order.keep_workspace,
         requested_by=order.requested_by,
-        is_confined=order.is_confined,
+        is_confined=is_confined,
+        trust=order.trust,
+        private_cache_key=order.private_cache_key,
     )
+
+
+def _is_confined(order: Order) -> bool:
+    return order.is_confined or order.trust is Trust.UNTRUSTED
 
 
 def _as_allowed(agent: AgentConfig, order: Order) -> AgentConfig:
@@ -51,7 +59,7 @@ def _as_allowed(agent: AgentConfig, order: Order) -> AgentConfig:
 
     A stranger may name any variable, since they are all the stranger's own.
     """
-    if not order.is_confined:
+    if not _is_confined(order):
         asked = (*agent.substitution, *order.environment)
         return agent.model_copy(update={"substitution": asked})
     changes: dict[str, Any] = {

@@ -62,6 +62,7 @@ def _record(
         config_path=order.config_name if order is not None else str(project.path.absolute()),
         description=project.config.description,
         requested_by=request.requested_by,
+        trust=request.trust,
         owner_pid=os.getpid(),
         is_resumable=order is not None,
         order=order.to_json() if order is not None else {},

@@ -10,6 +10,7 @@ from typing import Any
 
 from smidr_ci.bitbake.tasks import SstateSummary
 from smidr_ci.errors import FailureKind
+from smidr_ci.trust import Trust
 
 __all__ = ["ArtifactRecord", "BuildRecord", "BuildState", "SstateSummary", "StageRecord"]
 
@@ -64,6 +65,8 @@ class BuildRecord:
     description: str = ""
     """What the project says of itself."""
     requested_by: str = ""
+    trust: Trust = Trust.TRUSTED
+    """Whether it could write to the shared caches."""
     started: datetime | None = None
     ended: datetime | None = None
     exit_code: int | None = None

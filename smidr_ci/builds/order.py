@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from smidr_ci.builds.model import BuildRecord
+from smidr_ci.trust import Trust
 
 __all__ = ["Order", "order_of"]
 
-_IN_RECORD: Final = frozenset({"customer", "config_text", "config_name", "targets", "requested_by"})
+_IN_RECORD: Final = frozenset(
+    {"customer", "config_text", "config_name", "targets", "requested_by", "trust"}
+)
 """Fields that a record has already, under names of its own."""
 
 
@@ -43,6 +46,11 @@ class Order:
     """From a stranger: the config may not lead out of `directory`."""
     requested_by: str = ""
     """Who asked, for history."""
+    trust: Trust = Trust.TRUSTED
+    """An untrusted order is confined, whatever `is_confined` says."""
+    private_cache_key: str = ""
+    """Untrusted builds with the same key use the same private cache, one after the other, such as
+    `gitlab:group/project!42`. Without one it is thrown away."""
 
     def to_json(self) -> dict[str, Any]:
         """What the record does not hold yet, for `BuildRecord.order`."""
@@ -60,5 +68,6 @@ def order_of(record: BuildRecord) -> Order:
         config_name=record.config_path,
         targets=record.targets,
         requested_by=record.requested_by,
+        trust=record.trust,
         **stored,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from smidr_ci.config.loader import LoadedProject
+from smidr_ci.trust import Trust
 
 __all__ = ["BuildRequest"]
 
@@ -31,3 +32,6 @@ class BuildRequest:
     """Who asked, for history."""
     is_confined: bool = False
     """From a stranger: layers with a `path` must lie below the config's directory."""
+    trust: Trust = Trust.TRUSTED
+    private_cache_key: str = ""
+    """See `Order`."""

@@ -33,6 +33,7 @@ from smidr_ci.builds.model import (
     StageRecord,
 )
 from smidr_ci.errors import FailureKind
+from smidr_ci.trust import Trust
 
 __all__ = [
     "HEAD_REVISION",
@@ -96,6 +97,7 @@ builds = Table(
     Column("description", Text, nullable=False, server_default=""),
     Column("is_resumable", Boolean, nullable=False, server_default=false()),
     Column("cancel_reason", Text, nullable=False, server_default=""),
+    Column("trust", String(16), nullable=False, server_default="trusted"),
     Index("builds_by_state", "state", "seq"),
     Index("builds_by_customer", "customer", "seq"),
     Index("builds_by_project", "project", "seq"),
@@ -202,6 +204,7 @@ _PLAIN: Final[Mapping[str, Callable[[Any], object]]] = {
     "tasks": dict,
     "targets": list,
     "state": str,
+    "trust": str,
     "failure_kind": lambda kind: kind and str(kind),
 }
 
@@ -212,6 +215,7 @@ def record_from(row: Mapping[str, Any]) -> BuildRecord:
     values |= {
         "targets": tuple(row["targets"]),
         "state": BuildState(row["state"]),
+        "trust": Trust(row["trust"]),
         "failure_kind": FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
         "stages": tuple(_stage(*stage) for stage in row["stages"]),
         "sstate": SstateSummary(**row["sstate"]) if row["sstate"] else None,

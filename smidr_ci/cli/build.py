@@ -44,6 +44,9 @@ __all__ = ["build", "carry_out", "exit_code_of"]
 @click.option("--fetch-only", is_flag=True, help="Fetch all sources of the targets, and stop.")
 @click.option("--locked", is_flag=True, help="Refuse layers that smidr.lock does not pin.")
 @click.option("--keep", is_flag=True, help="Keep the build directory also after success.")
+@click.option(
+    "--untrusted", is_flag=True, help="As a stranger's: private caches, none of the host's secrets."
+)
 @click.option("--no-agent", is_flag=True, help="Build in this process, also when an agent runs.")
 @json_option
 def build(
@@ -55,6 +58,7 @@ def build(
     fetch_only: bool,
     locked: bool,
     keep: bool,
+    untrusted: bool,
     no_agent: bool,
     as_json: bool,
 ) -> int:
@@ -65,7 +69,15 @@ def build(
     once stops BitBake cleanly, twice kills it.
     """
     options = BuildOptions(
-        config_path, targets, check_customer(customer), clean, clean_image, fetch_only, locked, keep
+        config_path,
+        targets,
+        check_customer(customer),
+        clean,
+        clean_image,
+        fetch_only,
+        locked,
+        keep,
+        untrusted,
     )
     home = Home.from_environment()
     record = carry_out(options, home, watcher_for(sys.stderr, SystemClock()), no_agent=no_agent)

@@ -22,6 +22,7 @@ class BuildOptions:
     fetch_only: bool
     locked: bool
     keep: bool
+    is_untrusted: bool = False
 
 
 def user_name() -> str:

@@ -59,6 +59,9 @@ def client() -> None:
 @click.option("--clean", is_flag=True, help="Carry over nothing but downloads and sstate.")
 @click.option("--clean-image", is_flag=True, help="Pull or build the builder image again.")
 @click.option(
+    "--untrusted", is_flag=True, help="As a stranger's: private caches, none of the host's secrets."
+)
+@click.option(
     "-e",
     "--env",
     "variables",
@@ -75,6 +78,7 @@ def start(
     is_followed: bool,
     clean: bool,
     clean_image: bool,
+    untrusted: bool,
     variables: tuple[str, ...],
     connection: Connection,
     as_json: bool,
@@ -94,6 +98,7 @@ def start(
         _variables(variables),
         clean=clean,
         clean_image=clean_image,
+        is_untrusted=untrusted,
         is_local=connection.is_local,
     )
     with connection.open() as agent:

@@ -15,10 +15,11 @@ from smidr_ci.cli.build_options import BuildOptions
 from smidr_ci.cli.follow import follow_build
 from smidr_ci.cli.watch import Watcher
 
-__all__ = ["build_on", "variables_in"]
+__all__ = ["build_on", "for_strangers", "variables_in"]
 
 _VARIABLE: Final = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)")
 _MAX_CONFIG: Final = 1 << 20
+_OWN_PREFIXES: Final = ("YOCTO_", "SMIDR_")
 
 
 def build_on(
@@ -30,6 +31,7 @@ def build_on(
     """
     path = options.config_path.absolute()
     text = _read(path)
+    found = variables_in(text, os.environ)
     record = agent.start(
         StartRequest(
             customer=options.customer,
@@ -42,7 +44,8 @@ def build_on(
             fetch_only=options.fetch_only,
             locked=options.locked,
             keep_workspace=options.keep,
-            variables=variables_in(text, os.environ),
+            is_untrusted=options.is_untrusted,
+            variables=for_strangers(found) if options.is_untrusted else found,
         )
     )
     watcher.note(f"build {record.build_id} is the agent's")
@@ -56,6 +59,11 @@ def variables_in(text: str, environ: Mapping[str, str]) -> dict[str, str]:
     """
     names = {*_VARIABLE.findall(text), "HOME"}
     return {name: environ[name] for name in sorted(names) if name in environ}
+
+
+def for_strangers(variables: Mapping[str, str]) -> dict[str, str]:
+    """Those that are meant for configs by their very names."""
+    return {name: value for name, value in variables.items() if name.startswith(_OWN_PREFIXES)}
 
 
 def _read(path: Path) -> str:

@@ -8,13 +8,11 @@ from pathlib import Path
 
 from smidr_ci.api.client import StartRequest
 from smidr_ci.api.packing import make_bundle
-from smidr_ci.cli.on_agent import variables_in
+from smidr_ci.cli.on_agent import for_strangers, variables_in
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.loader import LoadedProject, load_project
 
 __all__ = ["make_request"]
-
-_OWN_PREFIXES = ("YOCTO_", "SMIDR_")
 
 
 def make_request(
@@ -26,6 +24,7 @@ def make_request(
     clean: bool,
     clean_image: bool,
     is_local: bool,
+    is_untrusted: bool = False,
 ) -> StartRequest:
     """Read the config here, with these variables, so that its faults show before it travels.
 
@@ -42,7 +41,8 @@ def make_request(
         targets=targets,
         clean=clean,
         clean_image=clean_image,
-        variables=_variables(project, environ, given, is_local=is_local),
+        is_untrusted=is_untrusted,
+        variables=_variables(project, environ, given, is_ours=is_local and not is_untrusted),
         environment=given,
         bundle=b"" if is_local else make_bundle(project),
         directory=project.directory if is_local else None,
@@ -54,11 +54,8 @@ def _variables(
     environ: Mapping[str, str],
     given: Mapping[str, str],
     *,
-    is_local: bool,
+    is_ours: bool,
 ) -> dict[str, str]:
     found = variables_in(project.text, environ)
-    if is_local:
-        return {**found, **given}
     # Nothing of ours leaves this host but what the config's own prefixes ask for.
-    mine = {name: value for name, value in found.items() if name.startswith(_OWN_PREFIXES)}
-    return {**mine, **given}
+    return {**(found if is_ours else for_strangers(found)), **given}

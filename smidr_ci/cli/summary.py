@@ -12,6 +12,7 @@ from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.cli.output import human_duration, human_size, print_columns
 from smidr_ci.errors import FailureKind
 from smidr_ci.text import printable
+from smidr_ci.trust import Trust
 
 __all__ = ["print_findings", "print_summary"]
 
@@ -36,6 +37,8 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
     if record.description.strip():
         yield "About", record.description.strip().splitlines()[0]
     yield "Result", _result(record)
+    if record.trust is Trust.UNTRUSTED:
+        yield "Trust", "untrusted: read the shared caches at most, saw no secret of the host"
     if record.stages:
         yield "Stages", ", ".join(_stage(stage) for stage in record.stages)
     tasks = record.tasks

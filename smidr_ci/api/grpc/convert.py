@@ -26,6 +26,7 @@ from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.views import from_plain, plain
 from smidr_ci.diagnosis.model import Severity
 from smidr_ci.errors import FailureKind, HostError
+from smidr_ci.trust import Trust
 
 __all__ = [
     "artifact_from",
@@ -57,6 +58,7 @@ _WORDS: Final[Mapping[str, type[StrEnum]]] = {
     "BuildState": BuildState,
     "FailureKind": FailureKind,
     "Severity": Severity,
+    "Trust": Trust,
 }
 _STAMP: Final = Timestamp.DESCRIPTOR.full_name
 _SPARSE: Final = frozenset({pb.RebuildReason.DESCRIPTOR.full_name})

@@ -21,6 +21,7 @@ from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.views import plain
 from smidr_ci.diagnosis.model import Category, Consequence, ExcerptLine, Finding, Severity
 from smidr_ci.errors import FailureKind, HostError
+from smidr_ci.trust import Trust
 from tests.fakes.build_service import a_record
 
 TEXTS = st.text(max_size=20)
@@ -77,6 +78,7 @@ REASONS = st.fixed_dictionaries(
 RECORDS = frozen(
     BuildRecord,
     state=st.sampled_from(BuildState),
+    trust=st.sampled_from(Trust),
     failure_kind=st.none() | st.sampled_from(FailureKind),
     stages=some(frozen(StageRecord)),
     sstate=SSTATE,

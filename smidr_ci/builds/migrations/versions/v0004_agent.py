@@ -14,6 +14,7 @@ def upgrade() -> None:
     for column in (
         sa.Column("is_resumable", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("cancel_reason", sa.Text, nullable=False, server_default=""),
+        sa.Column("trust", sa.String(16), nullable=False, server_default="trusted"),
     ):
         op.add_column("builds", column)
     order = sa.Column("order", sa.JSON, nullable=False, server_default="{}")
@@ -60,5 +61,6 @@ def downgrade() -> None:
     op.drop_table("tokens")
     op.drop_table("outbox")
     op.drop_column("build_details", "order")
+    op.drop_column("builds", "trust")
     op.drop_column("builds", "cancel_reason")
     op.drop_column("builds", "is_resumable")
