@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,13 +9,13 @@ from typing import Final
 
 from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.outcome import Outcome
+from smidr_ci.caches.set_aside import set_aside
 from smidr_ci.diagnosis.model import Category, Finding, Severity
 
 __all__ = ["Retries"]
 
 _FETCH_DELAYS_S: Final = (10.0, 60.0)
 _OBJECT: Final = re.compile(r"/smidr/sstate/([0-9A-Za-z._/:+~-]{1,512}\.(?:tar\.zst|tgz))")
-_DAMAGED: Final = "damaged"
 
 
 class Retries:
@@ -56,38 +54,7 @@ class Retries:
     def _after_damage(self, finding: Finding) -> str | None:
         text = "\n".join([finding.message, *(line.text for line in finding.excerpt)])
         match = _OBJECT.search(text)
-        if self.has_set_aside or match is None or not self._set_aside(match[1]):
+        if self.has_set_aside or match is None or not set_aside(self._sstate, match[1]):
             return None
         self.has_set_aside, self.delay_s = True, 0.0
         return f"a damaged sstate object was set aside ({Path(match[1]).name})"
-
-    def _set_aside(self, name: str) -> bool:
-        """Move an object to `<sstate>/damaged/`; False when there is none of this name.
-
-        The name comes from a log, and builds can write to sstate: no symlink is followed.
-        """
-        *folders, base = Path(name).parts
-        if ".." in folders:
-            return False
-        try:
-            with contextlib.ExitStack() as opened:
-                root = _open_directory(opened, str(self._sstate.resolve()))
-                source = root
-                for folder in folders:
-                    source = _open_directory(opened, folder, source)
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(_DAMAGED, dir_fd=root)
-                target = _open_directory(opened, _DAMAGED, root)
-                os.rename(base, base, src_dir_fd=source, dst_dir_fd=target)
-                with contextlib.suppress(FileNotFoundError):
-                    info = f"{base}.siginfo"
-                    os.rename(info, info, src_dir_fd=source, dst_dir_fd=target)
-        except OSError:
-            return False
-        return True
-
-
-def _open_directory(opened: contextlib.ExitStack, name: str, parent: int | None = None) -> int:
-    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
-    opened.callback(os.close, fd)
-    return fd

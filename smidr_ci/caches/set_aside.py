@@ -24,9 +24,7 @@ def set_aside(root: Path, relative: str) -> bool:
         return False
     try:
         with opened(root) as top, opened(root, str(path.parent)) as source:
-            with contextlib.suppress(FileExistsError):
-                os.mkdir(DAMAGED, 0o755, dir_fd=top)
-            target = open_folder(DAMAGED, top)
+            target = _folder_for_damaged(top)
             try:
                 os.rename(path.name, path.name, src_dir_fd=source, dst_dir_fd=target)
                 for suffix in _BESIDE:
@@ -38,3 +36,16 @@ def set_aside(root: Path, relative: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def _folder_for_damaged(top: int) -> int:
+    try:
+        os.mkdir(DAMAGED, 0o755, dir_fd=top)
+    except FileExistsError:
+        return open_folder(DAMAGED, top)
+    target = open_folder(DAMAGED, top)
+    with contextlib.suppress(PermissionError):
+        # Builds refuse a cache in which something is not theirs.
+        owner = os.fstat(top)
+        os.fchown(target, owner.st_uid, owner.st_gid)
+    return target
