@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -19,6 +19,7 @@ from smidr_ci.forges.gitlab.durations import parse_duration
 from smidr_ci.forges.gitlab.joblog import TraceLog
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState, Phase
 from smidr_ci.forges.gitlab.orders import order_for
+from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import Outcome, ScriptRun
 from smidr_ci.forges.gitlab.reasons import CANCELED, SYSTEM, TIMEOUT, reason_for
 from smidr_ci.forges.gitlab.script import JobScript, read_script
@@ -132,6 +133,8 @@ class JobPhases:
     def _attempt(self) -> Outcome:
         """Sources and script."""
         lines = self.context.job.step("script")
+        for warning in _not_done(self.context.job, has_scripts=self.workshop.scripts is not None):
+            self.joblog.warning(warning)
         project = self._sources()
         script = read_script(lines.script if lines else (), self.context.variables)
         has_lines = bool(script.before or script.after)
@@ -265,7 +268,8 @@ class JobPhases:
     def _after_script(self) -> None:
         step = self.context.job.step("after_script")
         has_begun = self.state.script_begun is not None
-        if step is None or not step.script or not has_begun or self.stops.job.is_cancelled:
+        can_run = has_begun and self.workshop.scripts is not None
+        if step is None or not step.script or not can_run or self.stops.job.is_cancelled:
             self._raise_if_left()
             return
         text = self.context.variables.get("RUNNER_AFTER_SCRIPT_TIMEOUT", "")
@@ -312,6 +316,20 @@ class JobPhases:
         if outcome.succeeded and self.stops.job.is_cancelled and stop is not None:
             return Outcome(False, _BY_STOP[stop], 0, self.stops.job.reason)
         return outcome
+
+
+def _not_done(job: Job, *, has_scripts: bool) -> Iterator[str]:
+    """What the job asks for in vain, and can do without."""
+    if any(hook.script for hook in job.hooks):
+        yield "hooks: this runner does not run their lines"
+    if job.cache:
+        yield (
+            "cache: is not kept by this runner; downloads and shared state are common to all "
+            "builds of the host"
+        )
+    step = job.step("after_script")
+    if step is not None and step.script and not has_scripts:
+        yield "after_script: this runner does not run its lines"
 
 
 class _ExitError(SmidrError):

@@ -16,6 +16,7 @@ from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState
 from smidr_ci.forges.gitlab.lifecycle import JobRun
 from smidr_ci.forges.gitlab.parsing import identity_of
 from smidr_ci.forges.gitlab.payload import Variable
+from smidr_ci.forges.gitlab.reasons import SYSTEM
 from smidr_ci.forges.gitlab.rotation import is_rotation_due, rotate
 from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.transport import OnCall, Pause, Transport
@@ -86,7 +87,15 @@ class GitLabRunner:
     def resume(self) -> None:
         """Go on with the jobs that an earlier process left."""
         for folder in JobFolder.find_all(self._jobs_root, self.registration.name):
-            self._begin(folder)
+            try:
+                self._begin(folder)
+            except SmidrError as error:
+                log.warning("can't go on with %s: %s", folder.path.name, error)
+
+    def update(self, registration: Registration) -> None:
+        """Take over another pause, limit, customer or token; the address stays as it is."""
+        self.registration = registration
+        self._poller.token = self._client.token = registration.token
 
     def drain(self) -> None:
         """Ask for no more jobs; those that run go on."""
@@ -198,9 +207,8 @@ class GitLabRunner:
                 self._jobs_root, self.registration.name, poll.payload, identity.id, state
             )
         except SmidrError:
-            self._client.update_job(
-                identity.id, identity.token, "failed", failure_reason="runner_system_failure"
-            )
+            self._client.update_job(identity.id, identity.token, "running")
+            self._client.update_job(identity.id, identity.token, "failed", failure_reason=SYSTEM)
             raise
         self._begin(folder)
 

@@ -418,6 +418,23 @@ def test_a_host_that_runs_no_lines_says_which_one_it_can_not(site: Site) -> None
     assert "make tools" in job.trace
 
 
+def test_what_is_asked_for_in_vain_is_said(site: Site) -> None:
+    job = script("smidr ci build", after=("echo bye",))
+    job["hooks"] = [{"name": "pre_get_sources_script", "script": ["df"]}]
+    job["cache"] = [{"key": "x", "paths": ["a"]}]
+    done = site.run_job(job, scripts=None)
+    assert done.state == "success"
+    warnings = [line.split(":")[1].strip() for line in plain(done) if line.startswith("WARNING")]
+    assert warnings == ["hooks", "cache", "after_script"]
+
+
+def test_33_a_job_that_the_host_can_not_even_store_is_its_fault(site: Site) -> None:
+    (site.home.root / "jobs").write_text("in the way")
+    job = start(site)
+    site.server.wait_until(lambda: job.is_over)
+    assert (job.state, job.failure_reason) == ("failed", "runner_system_failure")
+
+
 def test_a_job_without_config_fails_at_once_and_says_what_to_write(site: Site) -> None:
     job = site.run_job(script("make all", variables={"SMIDR_CONFIG": ""}))
     assert job.failure_reason == "script_failure"

@@ -170,6 +170,16 @@ def test_a_paused_registration_asks_for_nothing(site: Site, clock: FakeClock) ->
     assert site.server.requests == []
 
 
+def test_a_pause_and_its_end_count_at_once(site: Site, clock: FakeClock) -> None:
+    def change(number: int) -> None:
+        runner = site.runners[0]
+        if number in {3, 6}:
+            runner.update(replace(runner.registration, is_paused=number == 3))
+
+    poll(site, clock, 8, change)
+    assert len(site.server.requests) == 5
+
+
 def test_an_idle_hour_makes_no_more_requests_than_the_official_runner(
     site: Site, clock: FakeClock
 ) -> None:
