@@ -7,6 +7,7 @@ import ctypes
 import gc
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -41,6 +42,7 @@ __all__ = ["run_agent"]
 
 _log = logging.getLogger(__name__)
 
+_MANY_FILES = 65_536
 _FORMAT = "%(levelname)s %(name)s: %(message)s"
 
 
@@ -59,6 +61,7 @@ def run_agent(
     logging.basicConfig(stream=sys.stderr, format=_FORMAT)
     logging.getLogger("smidr_ci").setLevel(logging.INFO)
     home = Home.from_environment(environ, settings)
+    _allow_many_files()
     lock = take_agent_lock(home)  # first of all: an agent that runs must not be disturbed
     host = Host(home, load_agent(home.agent_config), environ)
     database = Database(home.database)
@@ -176,6 +179,14 @@ def _loopback(addresses: Iterable[str]) -> list[str]:
     """`HOST:PORT` under which programs of this host reach what is listened at."""
     found = [text.partition("://")[2] for text in addresses if "://" in text]
     return [place for text in found for place in endpoint_of(text).local_addresses]
+
+
+def _allow_many_files() -> None:
+    """As many connections and logs as the system lets us have open; a login's limit is low."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _MANY_FILES if hard == resource.RLIM_INFINITY else min(hard, _MANY_FILES)
+    if soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _exit() -> NoReturn:

@@ -61,19 +61,31 @@ class Connection:
         return self._far_client(home)
 
     def _far_client(self, home: Home) -> AgentClient:
-        from smidr_ci.api.grpc.client import GrpcClient  # noqa: PLC0415 - far agents only
+        from smidr_ci.api.addresses import resolve_endpoints  # noqa: PLC0415 - far agents only
         from smidr_ci.api.local_token import read_local_token  # noqa: PLC0415 - as above
         from smidr_ci.api.tls import client_token, load_client_tls  # noqa: PLC0415 - as above
 
-        address = self.address or ""
-        wants_tls = self.ca is not None or self.certificate is not None
-        if address.startswith(("http://", "https://", "grpc://", "grpcs://")):
-            raise UsageError(f"{address} is no address", hint="Write HOST:PORT.")
-        tls = load_client_tls(self.ca, self.certificate, self.key) if wants_tls else None
-        token = client_token(os.environ, self.token_file) or read_local_token(home, address)
-        return GrpcClient(address, token=token, tls=tls)
+        scheme, _, place = (self.address or "").rpartition("://")
+        if scheme not in _SCHEMES:
+            raise UsageError(
+                f"{scheme}:// is no way to an agent", hint=f"Known: {', '.join(_SCHEMES[1:])}."
+            )
+        tls = None
+        if self.ca is not None or self.certificate is not None or self.key is not None:
+            tls = load_client_tls(self.ca, self.certificate, self.key)
+        token = client_token(os.environ, self.token_file)
+        for endpoint in resolve_endpoints(place):
+            token = token or read_local_token(home, str(endpoint))
+        if scheme.startswith("http"):
+            from smidr_ci.api.local_client import LocalClient  # noqa: PLC0415 - as needed
+
+            return LocalClient(f"{scheme}://{place}", token, tls.context if tls else None)
+        from smidr_ci.api.grpc.client import GrpcClient  # noqa: PLC0415 - as needed
+
+        return GrpcClient(self.address or "", token=token, tls=tls)
 
 
+_SCHEMES = ("", "grpc", "grpcs", "http", "https")
 _PATH = click.Path(path_type=Path, dir_okay=False, exists=True)
 
 
@@ -84,7 +96,9 @@ def connection_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--address",
         metavar="HOST:PORT",
         envvar="SMIDR_ADDRESS",
-        help="A far agent's gRPC address; the default is this user's agent on this host.",
+        help="A far agent, by gRPC with TLS (in the clear on this host itself); or an address such"
+        " as grpc://HOST:PORT (in the clear), https://HOST:PORT, unix:PATH. The default is this"
+        " user's agent on this host.",
     )
     @click.option("--ca", type=_PATH, metavar="FILE", help="Authorities to trust for TLS, PEM.")
     @click.option("--cert", type=_PATH, metavar="FILE", help="Our certificate for TLS, PEM.")
