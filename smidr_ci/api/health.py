@@ -31,17 +31,23 @@ class Health:
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._asked = float("-inf")
-        self._faults: tuple[str, ...] = ()
+        self._faults: tuple[str, ...] = ("the agent has only just started",)
 
     def problems(self) -> tuple[str, ...]:
-        """Why the agent is not ready for builds, in words without names or paths; blocks."""
+        """Why the agent is not ready for builds, in words without names or paths.
+
+        Blocks while it looks; whoever asks meanwhile gets what was found before, so that an
+        engine that hangs takes one thread and not all.
+        """
         draining = ("the agent drains",) if self._agent.status().is_draining else ()
-        with self._lock:
-            now = self._clock.monotonic()
-            if now - self._asked >= _KEPT_S:
-                self._faults = tuple(self._look())
-                self._asked = now
-            return (*draining, *self._faults)
+        if self._lock.acquire(blocking=False):
+            try:
+                if self._clock.monotonic() - self._asked >= _KEPT_S:
+                    self._faults = tuple(self._look())
+                    self._asked = self._clock.monotonic()
+            finally:
+                self._lock.release()
+        return (*draining, *self._faults)
 
     def _look(self) -> list[str]:
         faults = []

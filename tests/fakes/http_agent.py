@@ -25,6 +25,7 @@ from smidr_ci.api.http.server import HttpServer
 from smidr_ci.api.listen import bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security, Transport
+from smidr_ci.api.tls import load_server_tls
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.artifacts.collect import collect
 from smidr_ci.builds.database import Database
@@ -137,8 +138,11 @@ class HttpAgent:
         patience: Patience | None = None,
         limits: Limits | None = None,
         max_waiting: int = 128,
+        settings: Api | None = None,
     ) -> None:
         self.home = home
+        settings = settings or Api()
+        self._tls = load_server_tls(settings, datetime.now(UTC))
         self.agent = QuietAgent(home)
         self.engine_answers = True
         self._database = Database(home.database)
@@ -149,7 +153,7 @@ class HttpAgent:
             lambda: FakePlaces(home),
             partial(receive_bundle, home),
         )
-        self._access = access or Security(self.tokens, Api(), os.geteuid())
+        self._access = access or Security(self.tokens, settings, os.geteuid())
         self._patience, self._limits, self._max_waiting = patience, limits, max_waiting
         self._pool = ThreadPoolExecutor(4)
         self._loop = asyncio.new_event_loop()
@@ -162,7 +166,7 @@ class HttpAgent:
         self.port = tcp.getsockname()[1]
         listeners = [
             Listener(bind_unix(self.home.socket)),
-            Listener(tcp, hosts=loopback_hosts()),
+            Listener(tcp, self._tls.context if self._tls else None, loopback_hosts()),
         ]
         health = Health(self.agent, self.agent.store, self._check_engine)
         self.app = make_app(
@@ -192,7 +196,7 @@ class HttpAgent:
     @property
     def url(self) -> str:
         """Of the TCP listener."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}"
 
     def token(self, scope: Scope) -> str:
         """A fresh token's secret."""
