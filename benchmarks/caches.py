@@ -71,7 +71,15 @@ def _report(place: Path, files: int, rounds: int) -> None:
     shutil.rmtree(place / "home")
     best: dict[str, dict[str, Any]] = {}
     for _ in range(rounds):
-        for name in ("gc-half", "find-half", "gc-size", "gc-all", "find-all"):
+        for name in (
+            "gc-half",
+            "find-half",
+            "gc-size",
+            "gc-tenth",
+            "find-tenth",
+            "gc-all",
+            "find-all",
+        ):
             make_tree(tree, files)
             _settle()
             found = _run(name, tree, files)
@@ -84,6 +92,7 @@ def _report(place: Path, files: int, rounds: int) -> None:
     for ours, theirs in (
         ("gc-half", "find-half"),
         ("gc-size", "find-half"),
+        ("gc-tenth", "find-tenth"),
         ("gc-all", "find-all"),
     ):
         ratio = best[ours]["seconds"] / best[theirs]["seconds"]
@@ -120,21 +129,23 @@ def _stats(tree: Path, files: int) -> None:
     assert totals.files == files
 
 
-def _gc(caps: Caps) -> Callable[[Path, int], None]:
+def _gc(caps: Caps, percent: int = 50) -> Callable[[Path, int], None]:
     def collect(tree: Path, files: int) -> None:
         agent = AgentConfig.model_validate({"cache": {"gc_below_free": 0}})
         host = Host(Home(tree.parent), agent)
         options = GcOptions(frozenset({"sstate"}), {"sstate": caps})
         (done,) = run_gc(host, options, CancelToken())
         assert not done.problem
-        assert done.files >= files // 2 - 2
+        assert abs(done.files * 100 / files - percent) < 1
 
     return collect
 
 
-def _gc_by_size(tree: Path, files: int) -> None:
-    # Both files of an object take a block of 4 KiB.
-    _gc(Caps(max_size=files * 4096 // 2))(tree, files)
+def _gc_to(percent: int) -> Callable[[Path, int], None]:
+    """Collect by size: each file takes a block of 4 KiB."""
+    return lambda tree, files: _gc(Caps(max_size=files * 4096 * percent // 100), 100 - percent)(
+        tree, files
+    )
 
 
 def _find(*arguments: str) -> Callable[[Path, int], None]:
@@ -148,9 +159,11 @@ MEASUREMENTS: dict[str, Callable[[Path, int], None]] = {
     "scan": _scan,
     "stats": _stats,
     "gc-half": _gc(Caps(max_age_s=SPAN_DAYS * DAY_S / 2)),
-    "gc-size": _gc_by_size,
-    "gc-all": _gc(Caps(max_age_s=-DAY_S)),
+    "gc-size": _gc_to(50),
+    "gc-tenth": _gc_to(90),
+    "gc-all": _gc(Caps(max_age_s=-DAY_S), 100),
     "find-half": _find("-type", "f", "-not", "-newermt", f"-{SPAN_DAYS // 2} days"),
+    "find-tenth": _find("-type", "f", "-not", "-newermt", f"-{SPAN_DAYS * 9 // 10} days"),
     "find-all": _find(),
 }
 

@@ -168,7 +168,7 @@ class _Run:
             on_it = [plan.census for plan in plans if _disk_of(plan.cache.root) == disk]
             rules = self._pressure(on_it, wanted)
             plans = [
-                replace(plan, cut=Cut((*plan.cut.rules, *rules)))
+                replace(plan, cut=replace(plan.cut, rules=(*plan.cut.rules, *rules)))
                 if _disk_of(plan.cache.root) == disk
                 else plan
                 for plan in plans

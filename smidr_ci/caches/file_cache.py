@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -119,6 +120,8 @@ class _Walk:
 
     def _enter(self, parent: int, name: str, relative: str, found: Census, depth: int) -> bool:
         """Go into a folder; says whether it is gone afterwards."""
+        if self.cut is not None and self.cut.spares(relative):
+            return False
         try:
             fd = open_folder(name, parent)
         except OSError:
@@ -149,7 +152,7 @@ class _Walk:
         Returns how many units stay.
         """
         self.cancel.raise_if_cancelled()
-        keep, left = self.keep(), 0
+        keep, left, oldest = self.keep(), 0, int(sys.maxsize)
         prefix = f"{relative}/" if relative else ""
         for files, folders in chunks_of(fd):
             units = grouped(files, self.now_s)
@@ -163,6 +166,9 @@ class _Walk:
                     inner.append(name)
             for unit in units.values():
                 left += not self._take_unit(fd, prefix, unit, keep, found)
+                oldest = min(oldest, _earliest(prefix, unit))
+        if self.cut is None and relative and not inner:
+            found.oldest[relative] = oldest
         return left
 
     def _is_unit(self, path: str, name: str, depth: int) -> bool:
@@ -214,6 +220,12 @@ class _Walk:
                 if unit.use_s < int(info.st_mtime) <= self.now_s + 1:
                     return False
         return True
+
+
+def _earliest(prefix: str, unit: Unit) -> int:
+    """The last use of an object; 0 for what may go for another reason than its age."""
+    is_object = unit.name.endswith(_OBJECT_SUFFIXES) and not unit.folder
+    return unit.use_s if is_object and not prefix.startswith(f"{DAMAGED}/") else 0
 
 
 @contextlib.contextmanager

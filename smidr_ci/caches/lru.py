@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
@@ -63,6 +63,8 @@ class Census:
     """Of these, what builds may need."""
     removable: array[int] = field(default_factory=lambda: array("q"))
     """Last use in seconds and size in blocks of each unit that may go, packed: 8 bytes each."""
+    oldest: dict[str, int] = field(default_factory=dict)
+    """Folder without inner ones -> the earliest last use of what may go of it."""
 
     def add(self, use_s: int, size_bytes: int, files: int, *, may_go: bool) -> None:
         """Count one unit."""
@@ -82,6 +84,7 @@ class Census:
         self.size_bytes += other.size_bytes
         self.kept_bytes += other.kept_bytes
         self.removable.extend(other.removable)
+        self.oldest.update(other.oldest)
 
 
 @dataclass
@@ -109,6 +112,13 @@ class Cut:
     """The rules of one cache; the first that takes a unit is the reason."""
 
     rules: Sequence[Rule] = ()
+    oldest: Mapping[str, int] = field(default_factory=dict)
+    """As in `Census`; folders that are not in it must be looked into."""
+
+    def spares(self, folder: str) -> bool:
+        """Whether nothing in the folder is old enough to go; uses only get younger."""
+        found = self.oldest.get(folder)
+        return found is not None and found > max((rule.before_s for rule in self.rules), default=0)
 
     def reason(self, use_s: int, size_bytes: int) -> str:
         """Why the unit goes; empty when it stays."""
@@ -124,7 +134,7 @@ def cut_of(census: Census, caps: Caps, now_s: float) -> Cut:
     if caps.max_size is not None and census.size_bytes > caps.max_size:
         reason = f"least recently used, and the cache is over its {_size(caps.max_size)}"
         rules += _rule_for([census], census.size_bytes - caps.max_size, reason)
-    return Cut(tuple(rules))
+    return Cut(tuple(rules), census.oldest)
 
 
 def pressure_rules(censuses: Iterable[Census], wanted_bytes: int, reason: str) -> list[Rule]:

@@ -99,6 +99,21 @@ def test_what_builds_may_need_stays_by_time_and_by_hash(home: CacheHome) -> None
     assert [item.path for item in gone] == [object_name(1)]
 
 
+def test_folders_in_which_nothing_is_old_enough_are_not_looked_into_again(
+    home: CacheHome,
+) -> None:
+    old, young = home.sstate_object(1, days=40), home.sstate_object(2, days=1)
+    cache, cancel = sstate_cache(home.sstate), CancelToken()
+    now_s = home.clock.now().timestamp()
+    cut = cut_of(cache.measure(lambda: NOTHING, now_s, cancel), Caps(max_size=12_000), now_s)
+    assert cut.spares(str(young.parent.relative_to(home.sstate)))
+    assert not cut.spares(str(old.parent.relative_to(home.sstate)))
+    assert not cut.spares("a folder that was not there")
+    assert cache.remove(cut, lambda: NOTHING, now_s, cancel).units == 1
+    assert young.exists()
+    assert not old.exists()
+
+
 def test_what_is_used_between_the_two_looks_stays(home: CacheHome) -> None:
     path = home.sstate_object(1, days=40)
     cache, cancel = sstate_cache(home.sstate), CancelToken()
