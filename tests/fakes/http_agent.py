@@ -20,7 +20,8 @@ from smidr_ci.api.callers import Caller, Scope
 from smidr_ci.api.health import Health
 from smidr_ci.api.http.app import make_app
 from smidr_ci.api.http.connection import Listener, Patience
-from smidr_ci.api.http.guard import Access, Limits, loopback_hosts
+from smidr_ci.api.http.guard import Access, Limits
+from smidr_ci.api.http.origin import loopback_hosts
 from smidr_ci.api.http.server import HttpServer
 from smidr_ci.api.listen import bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations

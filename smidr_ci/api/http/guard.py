@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, MutableMapping
+from collections.abc import MutableMapping
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
@@ -18,8 +18,9 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from smidr_ci.api.callers import Caller
-from smidr_ci.api.http.connection import Listener, Patience, Peer
+from smidr_ci.api.http.connection import Patience, Peer
 from smidr_ci.api.http.errors import answer_for, error_answer
+from smidr_ci.api.http.origin import check_origin
 from smidr_ci.api.limits import MAX_BUNDLE_BYTES, MAX_CONFIG_BYTES
 from smidr_ci.api.security import Transport
 from smidr_ci.errors import (
@@ -30,7 +31,7 @@ from smidr_ci.errors import (
     UnauthenticatedError,
 )
 
-__all__ = ["OPEN_PATHS", "Access", "Guard", "Limits", "loopback_hosts"]
+__all__ = ["OPEN_PATHS", "Access", "Guard", "Limits"]
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 """What anybody may read: it says nothing of any build."""
@@ -41,7 +42,6 @@ _SECURITY_HEADERS: Final = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-_MAX_URL: Final = 8192
 _DRAIN_BYTES: Final = 1 << 20
 _DRAIN_S: Final = 1.0
 
@@ -102,7 +102,7 @@ class Guard:
             return
         name = ""
         try:
-            _check_origin(scope)
+            check_origin(scope)
             if scope["path"] not in OPEN_PATHS:
                 scope["state"]["caller"] = caller = await self._caller(scope)
                 name = caller.name
@@ -240,30 +240,6 @@ def _token(headers: Headers) -> str | None:
     return token.strip()
 
 
-def _check_origin(scope: Scope) -> None:
-    """Keep out pages of other sites, and names that were pointed at this host (DNS rebinding)."""
-    if len(scope["raw_path"]) + len(scope["query_string"]) > _MAX_URL:
-        raise TooLargeError("the address of the request is too long")
-    headers = Headers(scope=scope)
-    host = headers.get("host", "")
-    listener: Listener = scope["state"]["listener"]
-    if listener.hosts is not None and _name_of(host) not in listener.hosts:
-        raise ForbiddenError(
-            "the Host header names another host", hint="Use the address that the agent shows."
-        )
-    origin = headers.get("origin")
-    own = None if listener.is_unix else f"{scope['scheme']}://{host}"
-    is_foreign = headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
-    if is_foreign or (origin is not None and origin != own):
-        raise ForbiddenError("pages of other sites may not use the agent")
-
-
-def _name_of(host: str) -> str:
-    name, separator, port = host.rpartition(":")
-    has_port = bool(separator) and port.isdigit()
-    return (name if has_port else host).strip("[]").lower().rstrip(".")
-
-
 async def _refuse(error: SmidrError, scope: Scope, receive: Receive, send: Send) -> None:
     await _last(error_answer(error), scope, receive, send)
 
@@ -302,8 +278,3 @@ def _with_security_headers(send: Send) -> Send:
         await send(message)
 
     return wrapped
-
-
-def loopback_hosts(names: Iterable[str] = ()) -> frozenset[str]:
-    """What the Host header may say at a loopback address."""
-    return frozenset({"localhost", "127.0.0.1", "::1", *(name.lower() for name in names)})

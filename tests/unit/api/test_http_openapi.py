@@ -78,6 +78,7 @@ def described(served: HttpAgent) -> dict[str, Any]:
 
 
 def a_finished_build(served: HttpAgent) -> BuildRecord:
+    served.agent.is_draining = False  # an earlier operation may have asked for it
     build_id = ask(served, "POST", "/api/v1/builds", ORDER).json["build_id"]
     served.log(build_id, b"a line\n" * 100)
     record = served.agent.store.get(build_id)
