@@ -21,6 +21,14 @@ class Workspace:
     build_id: str
     extra: Mapping[str, Path] = field(default_factory=lambda: MappingProxyType({}))
     """Private directories under other roots, by name."""
+    warm_key: str = ""
+    """Whoever has the same may use it after this build; empty when nobody may."""
+    after: str = ""
+    """The build that had it before, and left what this one goes on with; empty when it is fresh."""
+    failures: int = 0
+    """Builds that failed in it since the last that did not."""
+    size_bytes: int = 0
+    """Disk space when the build before left it."""
 
     @property
     def build(self) -> Path:
@@ -31,6 +39,11 @@ class Workspace:
     def home(self) -> Path:
         """The builder's HOME."""
         return self.path / "home"
+
+    @property
+    def is_warm(self) -> bool:
+        """Whether an earlier build's TMPDIR is in it."""
+        return bool(self.after)
 
 
 @dataclass(frozen=True)
@@ -46,11 +59,13 @@ class RestingWorkspace:
     """None for what a crash left."""
     size_bytes: int
     """Disk space at release; 0 when it was never measured."""
+    warm_key: str = ""
+    """Builds with the same may go on in it; empty when none may."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """How much the kept workspaces of one root may take."""
+    """How much the kept workspaces of one kind may take."""
 
     count: int
     size_bytes: int

@@ -1,41 +1,42 @@
-"""Leases: a fresh directory for exactly one build, held by a kernel lock."""
+"""Leases: a directory for exactly one build at a time, fresh or warm, held by a kernel lock."""
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from smidr_ci.clock import Clock, SystemClock
-from smidr_ci.errors import HostError, InternalError, UsageError
+from smidr_ci.clock import Clock
+from smidr_ci.errors import InternalError, UsageError
 from smidr_ci.files import (
     DELETING_PREFIX,
-    MARKER_NAME,
     as_host_error,
     make_marked_dir,
-    set_aside_marked_tree,
 )
-from smidr_ci.locks import KernelLock, is_locked, take_lock, try_lock
-from smidr_ci.workspaces.model import Budget, RestingWorkspace, Workspace
+from smidr_ci.locks import KernelLock, take_lock, try_lock
+from smidr_ci.workspaces.folders import (
+    is_directory,
+    make_owned,
+    make_trusted,
+    rename_to_free_number,
+)
+from smidr_ci.workspaces.model import Workspace
 from smidr_ci.workspaces.note import Note
 from smidr_ci.workspaces.removal import delete_detached, disk_usage
+from smidr_ci.workspaces.resting import LOCK_NAME, NEW_PREFIX, RestingStore, noted
 
 __all__ = ["WorkspaceStore"]
 
 _KEY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,126}", re.ASCII)
-_LOCK: Final = "lease.lock"
-_NEW_PREFIX: Final = ".new-"
-_ABANDONED_AFTER: Final = timedelta(hours=1)
 
 
-class WorkspaceStore:
+class WorkspaceStore(RestingStore):
     """Workspaces under one root, `<root>/<key>/<n>/`, safe among processes.
 
     The lock is a file beside the mounted directories, so builds can't reach it, and processes
@@ -50,15 +51,20 @@ class WorkspaceStore:
         owner: tuple[int, int] | None = None,
         clock: Clock | None = None,
         delete: Callable[[Path], object] = delete_detached,
+        boot: str | None = None,
     ) -> None:
-        self._root = root.absolute()
+        """`boot` names this start of the host; the default is what the kernel says."""
+        super().__init__(root, clock=clock, delete=delete, boot=boot)
         self._owner = owner if os.geteuid() == 0 else None
-        self._clock = clock or SystemClock()
-        self._delete = delete
         self._held: dict[Path, KernelLock] = {}
 
     def lease(
-        self, key: str, build_id: str, extra_roots: Mapping[str, Path] | None = None
+        self,
+        key: str,
+        build_id: str,
+        extra_roots: Mapping[str, Path] | None = None,
+        *,
+        warm_key: str = "",
     ) -> Workspace:
         """A fresh workspace, held until `release` or the end of this process.
 
@@ -67,10 +73,62 @@ class WorkspaceStore:
         """
         folder = self._folder(key)
         try:
-            self._make_trusted(folder)
-            return self._make(folder, Note(build_id), extra_roots or {})
+            make_trusted(folder)
+            return self._make(folder, Note(build_id, warm_key=warm_key), extra_roots or {})
         except OSError as error:
             raise as_host_error(error, "can't make a workspace", folder) from error
+
+    def lease_warm(self, key: str, build_id: str, warm_key: str) -> Workspace | None:
+        """The workspace that was left last for builds with this `warm_key`; None without one.
+
+        HOME in it is new. From here on it is this build's alone: when its process dies, nobody
+        goes on in it but the same build.
+        """
+        folder = self._folder(key)
+        try:
+            found = [(note.released, path) for path, note in self._warm(folder, warm_key)]
+            for _, path in sorted(found, reverse=True):
+                workspace = self._rewarm(path, build_id, warm_key)
+                if workspace is not None:
+                    return workspace
+        except OSError as error:
+            raise as_host_error(error, "can't use a workspace again", folder) from error
+        return None
+
+    def _warm(self, folder: Path, warm_key: str) -> Iterator[tuple[Path, Note]]:
+        is_mine = is_directory(folder) and folder.stat().st_uid == os.geteuid()
+        for path, note in noted(folder) if is_mine else ():
+            if note.warm_key == warm_key and note.is_reusable(self._boot):
+                yield path, note
+
+    def _rewarm(self, path: Path, build_id: str, warm_key: str) -> Workspace | None:
+        try:
+            lock = take_lock(path / LOCK_NAME, self._clock)
+        except FileNotFoundError:  # it was evicted meanwhile
+            return None
+        if lock is None:
+            return None
+        note = Note.read(path)
+        is_whole = all(map(is_directory, (path / "build", path / "home", *note.extra.values())))
+        # Another process may have had it since we looked.
+        if note.warm_key != warm_key or not note.is_reusable(self._boot) or not is_whole:
+            lock.release()
+            return None
+        try:
+            mine = replace(note, build_id=build_id, after=note.build_id, released=None, boot_id="")
+            mine.write(path)
+            self._renew_home(path)
+        except BaseException:
+            lock.release()
+            raise
+        self._held[path] = lock
+        return _workspace(path, mine)
+
+    def _renew_home(self, path: Path) -> None:
+        doomed = path / f"{DELETING_PREFIX}{secrets.token_hex(6)}"
+        (path / "home").rename(doomed)
+        make_owned(path / "home", self._owner)
+        self._delete(doomed)
 
     def adopt(self, build_id: str) -> Workspace | None:
         """Take over the workspace of a build whose process died; None when there is none.
@@ -89,17 +147,26 @@ class WorkspaceStore:
     def _take(self, build_id: str, *, is_kept: bool) -> Workspace | None:
         for folder, note in self._all():
             if note.build_id == build_id and (note.released is not None) is is_kept:
-                lock = take_lock(folder / _LOCK, self._clock)
+                lock = take_lock(folder / LOCK_NAME, self._clock)
                 if lock is None:
                     raise UsageError(f"another process holds the workspace of {build_id}")
                 self._held[folder] = lock
-                return Workspace(folder, folder.parent.name, build_id, note.extra)
+                return _workspace(folder, note)
         return None
 
-    def release(self, workspace: Workspace, *, keep: bool) -> None:
+    def release(
+        self,
+        workspace: Workspace,
+        *,
+        keep: bool,
+        is_reusable: bool = False,
+        has_failed: bool = False,
+        is_unchanged: bool = False,
+    ) -> None:
         """End the lease: keep the workspace for later, or take it away in the background.
 
-        A second call does nothing.
+        `is_reusable` lets others with its `warm_key` go on in it; `is_unchanged` spares measuring
+        it again. A second call does nothing.
         """
         lock = self._held.pop(workspace.path, None)
         if lock is None:
@@ -107,67 +174,36 @@ class WorkspaceStore:
         with lock:
             try:
                 if keep:
-                    self._keep(workspace)
+                    note = Note(
+                        workspace.build_id,
+                        workspace.extra,
+                        self._clock.now(),
+                        workspace.size_bytes if is_unchanged else 0,
+                        workspace.warm_key,
+                        workspace.after,
+                        workspace.failures + 1 if has_failed else 0,
+                        self._boot if is_reusable else "",
+                    )
+                    self._keep(workspace, note)
                 else:
                     self._remove(workspace.path, workspace.extra)
             except OSError as error:
                 raise as_host_error(error, "can't release a workspace", workspace.path) from error
-
-    def list_kept(self) -> list[RestingWorkspace]:
-        """Workspaces that were kept and that nobody uses, oldest first."""
-        kept = [item for item in self._resting() if item.released is not None]
-        return sorted(kept, key=lambda item: (item.released, item.path))
-
-    def leftovers(self) -> list[RestingWorkspace]:
-        """What dead processes left; a container may still use it, so ask before you `discard`."""
-        return [item for item in self._resting() if item.released is None]
-
-    def discard(self, workspace: RestingWorkspace) -> bool:
-        """Take one away that nobody uses; False when somebody has taken it meanwhile."""
-        lock = take_lock(workspace.path / _LOCK, self._clock) if workspace.path.is_dir() else None
-        if lock is None:
-            return False
-        with lock:
-            self._remove(workspace.path, workspace.extra)
-        return True
-
-    def sweep(self, budget: Budget) -> list[RestingWorkspace]:
-        """Take away the oldest kept workspaces beyond the budget, and half-done removals."""
-        self._finish_removals()
-        kept = self.list_kept()
-        total, gone = sum(item.size_bytes for item in kept), list[RestingWorkspace]()
-        for index, item in enumerate(kept):
-            if len(kept) - index <= budget.count and total <= budget.size_bytes:
-                break
-            if self.discard(item):
-                gone.append(item)
-            total -= item.size_bytes
-        return gone
 
     def _folder(self, key: str) -> Path:
         if _KEY.fullmatch(key) is None:
             raise InternalError(f"{key[:80]!r} can't name a workspace")
         return self._root / key
 
-    def _make_trusted(self, folder: Path) -> None:
-        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        info = os.stat(folder, follow_symlinks=False)
-        if folder.is_symlink() or info.st_uid != os.geteuid():
-            raise HostError(
-                "workspaces can't be kept in somebody else's directory",
-                where=str(folder),
-                hint="Remove it, or choose another 'directories.build'.",
-            )
-
     def _make(self, folder: Path, note: Note, extra_roots: Mapping[str, Path]) -> Workspace:
         note = note.with_extra(extra_roots)
         path, lock = self._make_whole(folder, note)
         self._held[path] = lock
-        workspace = Workspace(path, folder.name, note.build_id, note.extra)
+        workspace = _workspace(path, note)
         try:
             for place in note.extra.values():
                 make_marked_dir(place.parent)
-                self._make_owned(place)
+                make_owned(place, self._owner)
         except BaseException:
             self.release(workspace, keep=False)
             raise
@@ -175,102 +211,39 @@ class WorkspaceStore:
 
     def _make_whole(self, folder: Path, note: Note) -> tuple[Path, KernelLock]:
         # It appears under its number whole and locked, or not at all.
-        fresh = Path(tempfile.mkdtemp(prefix=_NEW_PREFIX, dir=folder))
+        fresh = Path(tempfile.mkdtemp(prefix=NEW_PREFIX, dir=folder))
         lock = None
         try:
             fresh.chmod(0o755)
-            lock = try_lock(fresh / _LOCK)
+            lock = try_lock(fresh / LOCK_NAME)
             if lock is None:
                 raise InternalError(f"the new directory {fresh} is locked")
             make_marked_dir(fresh)
-            self._make_owned(fresh / "build")
-            self._make_owned(fresh / "home")
+            make_owned(fresh / "build", self._owner)
+            make_owned(fresh / "home", self._owner)
             note.write(fresh)
-            return _rename_to_free_number(fresh), lock
+            return rename_to_free_number(fresh), lock
         except BaseException:
             if lock is not None:
                 lock.release()
             shutil.rmtree(fresh, ignore_errors=True)
             raise
 
-    def _make_owned(self, folder: Path) -> None:
-        folder.mkdir(mode=0o755)
-        if self._owner is not None:
-            os.chown(folder, *self._owner)
-
-    def _keep(self, workspace: Workspace) -> None:
-        places = [workspace.path, *workspace.extra.values()]
-        size = sum(disk_usage(place) for place in places)
-        note = Note(workspace.build_id, workspace.extra, self._clock.now(), size)
+    def _keep(self, workspace: Workspace, note: Note) -> None:
+        if not note.size_bytes:
+            places = [workspace.path, *workspace.extra.values()]
+            note = replace(note, size_bytes=sum(disk_usage(place) for place in places))
         note.write(workspace.path)
 
-    def _remove(self, path: Path, extra: Mapping[str, Path]) -> None:
-        # The note goes last: while it is there, a later sweep knows of the others.
-        for place in extra.values():
-            self._take_away(place.parent)
-        self._take_away(path)
 
-    def _take_away(self, path: Path) -> None:
-        doomed = set_aside_marked_tree(path, path.parent)
-        if doomed is not None:
-            self._delete(doomed)
-
-    def _own_folders(self) -> list[Path]:
-        # In a shared root, another user's notes must not make us delete anything.
-        mine = os.geteuid()
-        return [path for path in _subdirectories(self._root) if path.stat().st_uid == mine]
-
-    def _all(self) -> Iterator[tuple[Path, Note]]:
-        for folder in self._own_folders():
-            for path in _subdirectories(folder):
-                if path.name.isdigit() and (path / MARKER_NAME).is_file():
-                    yield path, Note.read(path)
-
-    def _resting(self) -> Iterator[RestingWorkspace]:
-        for path, note in self._all():
-            with contextlib.suppress(FileNotFoundError):
-                if not is_locked(path / _LOCK):
-                    yield RestingWorkspace(
-                        path,
-                        path.parent.name,
-                        note.build_id,
-                        note.extra,
-                        note.released,
-                        note.size_bytes,
-                    )
-
-    def _finish_removals(self) -> None:
-        latest = (self._clock.now() - _ABANDONED_AFTER).timestamp()
-        for folder in self._own_folders():
-            for path in _subdirectories(folder):
-                with contextlib.suppress(OSError, InternalError):
-                    if path.stat(follow_symlinks=False).st_mtime > latest:
-                        continue
-                    if path.name.startswith(DELETING_PREFIX):
-                        self._delete(path)
-                    elif path.name.startswith(_NEW_PREFIX) and not is_locked(path / _LOCK):
-                        make_marked_dir(path)  # the crash may have come before the marker
-                        self._take_away(path)
-
-
-def _rename_to_free_number(fresh: Path) -> Path:
-    number = 1
-    while True:
-        path = fresh.parent / str(number)
-        try:
-            # Only an empty directory would be replaced, and workspaces are never empty.
-            fresh.rename(path)
-        except OSError as error:
-            if error.errno not in {errno.EEXIST, errno.ENOTEMPTY, errno.ENOTDIR}:
-                raise
-            number += 1
-        else:
-            return path
-
-
-def _subdirectories(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(item.path) for item in entries if item.is_dir(follow_symlinks=False))
-    except (FileNotFoundError, NotADirectoryError):
-        return []
+def _workspace(path: Path, note: Note) -> Workspace:
+    return Workspace(
+        path,
+        path.parent.name,
+        note.build_id,
+        note.extra,
+        note.warm_key,
+        note.after,
+        note.failures,
+        note.size_bytes,
+    )
