@@ -15,6 +15,7 @@ from smidr_ci.api.grpc.server import GrpcServer
 from smidr_ci.api.health import Health
 from smidr_ci.api.http.app import make_app
 from smidr_ci.api.http.connection import Listener
+from smidr_ci.api.http.origin import loopback_hosts
 from smidr_ci.api.http.server import HttpServer
 from smidr_ci.api.listen import bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations
@@ -26,7 +27,6 @@ __all__ = ["Edge"]
 _WORKERS: Final = 16
 _START_S: Final = 30.0
 _STOP_S: Final = 10.0
-_LOCAL_NAMES: Final = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Result = TypeVar("Result")
 
@@ -72,7 +72,7 @@ class Edge:
 
     def _tcp_listener(self, endpoint: Endpoint) -> Listener:
         tls = self.listening.tls
-        hosts = _LOCAL_NAMES if endpoint.is_loopback else None
+        hosts = loopback_hosts((endpoint.host,)) if endpoint.is_loopback else None
         return Listener(bind_tcp(endpoint), tls.context if tls else None, hosts)
 
     async def _start(self, listeners: list[Listener]) -> tuple[HttpServer, GrpcServer]:

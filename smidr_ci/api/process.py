@@ -21,6 +21,7 @@ from smidr_ci.agent.housekeeping import Chore, Housekeeper
 from smidr_ci.agent.outbox import Outbox
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
+from smidr_ci.agent.status import AgentStatus
 from smidr_ci.agent.systemd import Notifier, Watchdog
 from smidr_ci.api.addresses import Listening, endpoint_of, plan_listening
 from smidr_ci.api.bundles import receive_bundle, sweep_incoming
@@ -28,9 +29,11 @@ from smidr_ci.api.edge import Edge
 from smidr_ci.api.health import Health
 from smidr_ci.api.listen import take_agent_lock
 from smidr_ci.api.local_token import make_local_token, publish_local_token, withdraw_local_token
+from smidr_ci.api.metrics import Metrics
 from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security
 from smidr_ci.api.tokens import TokenStore
+from smidr_ci.api.usage import DirectorySizes
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.remains import Remains
@@ -94,7 +97,10 @@ class _Process:
         self._token = make_local_token()
         self._outbox = Outbox(database, host.clock)
         self._housekeeper = Housekeeper(_chores(self._settings, self._outbox))
-        self.agent = Agent(self._settings, [self._housekeeper.build_ended])
+        sizes = DirectorySizes(self._directories)
+        self._metrics = Metrics(self._status, host.store, self._directories, sizes)
+        ended = (self._housekeeper.build_ended, self._metrics.finished)
+        self.agent = Agent(self._settings, ended)
         self.agent.outbox_status = self._outbox.status
         self.agent.warnings = lambda: listening.warnings(host.clock.now())
         self._watchdog = Watchdog(notifier, self.agent.is_alive)
@@ -103,7 +109,7 @@ class _Process:
             self._operations(),
             Security(TokenStore(database), host.agent.api, os.getuid(), local_token=self._token),
             Health(self.agent, host.store, self._reach_engine),
-            lambda: b"",
+            self._metrics.render,
             listening,
         )
 
@@ -151,6 +157,22 @@ class _Process:
         host = self._settings.host
         receive = partial(receive_bundle, host.home)
         return Operations(self.agent, host.store, lambda: self._settings.host, receive)
+
+    def _status(self) -> AgentStatus:
+        return self.agent.status()
+
+    def _directories(self) -> dict[str, Path]:
+        host = self._settings.host
+        chosen, home = host.agent.directories, host.home
+        return {
+            "home": home.root,
+            "downloads": chosen.downloads or home.downloads,
+            "sstate": chosen.sstate or home.sstate,
+            "layers": chosen.layers or home.layers,
+            "workspaces": chosen.workspaces or home.workspaces,
+            "artifacts": host.artifacts_root,
+            "builds": home.builds,
+        }
 
     def _reach_engine(self) -> None:
         self._settings.host.engine.reach()
