@@ -34,7 +34,7 @@ from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.api.usage import DirectorySizes
-from smidr_ci.builds.database import Database
+from smidr_ci.builds.database import Database, upgrade_apart
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.upkeep import trim_history
@@ -67,6 +67,7 @@ def run_agent(
     _allow_many_files()
     lock = take_agent_lock(home)  # first of all: an agent that runs must not be disturbed
     host = Host(home, load_agent(home.agent_config), environ)
+    upgrade_apart(home.database)
     database = Database(home.database)
     listening = plan_listening(
         host.agent.api,

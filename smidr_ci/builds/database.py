@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +20,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
 from smidr_ci.builds.tables import HEAD_REVISION
 from smidr_ci.errors import FailureKind, HostError
 
-__all__ = ["Database"]
+__all__ = ["Database", "upgrade_apart"]
 
 _BUSY_TIMEOUT_S: Final = 30.0
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -167,6 +170,25 @@ class Database:
             return shutil.disk_usage(folder).free < _FULL_BELOW_BYTES
         except OSError:
             return False
+
+
+def upgrade_apart(file: Path) -> None:
+    """Bring a database file up to date in another process, whose end gives its memory back.
+
+    For who runs long: Alembic is needed once and weighs ten megabytes. What is wrong with the
+    file, whoever opens it next says.
+    """
+    place = f"{file.absolute().as_uri()}?mode=ro"  # not to make the file, with another mode
+    with (
+        contextlib.suppress(sqlite3.Error),
+        contextlib.closing(sqlite3.connect(place, uri=True)) as found,
+    ):
+        if found.execute("SELECT version_num FROM alembic_version").fetchone() == (HEAD_REVISION,):
+            return
+    code = "import sys; from pathlib import Path; from smidr_ci.builds.database import Database;"
+    code += "Database(Path(sys.argv[1])).close()"
+    command = [sys.executable, "-P", "-c", code, str(file)]
+    subprocess.run(command, check=False, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def _url_of(place: Path | str) -> URL:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 import grpc
 from grpc_health.v1 import health, health_pb2
-from grpc_reflection.v1alpha import reflection, reflection_pb2
 
 from smidr_ci.api.callers import Caller, Scope
 from smidr_ci.api.grpc.endpoint import Context, Endpoint, Limits, blocking, send
@@ -26,6 +25,7 @@ _MAX_REQUEST: Final = 1024
 _REQUEST_TIMEOUT_S: Final = 5.0
 _WATCHERS: Final = 32
 _LOOK_S: Final = 1.0
+_REFLECTION: Final = "grpc.reflection.v1alpha.ServerReflection"
 _KNOWN: Final = frozenset({"", SERVICE})
 
 
@@ -77,25 +77,36 @@ def health_handlers(
 def reflection_handlers(
     endpoint: Endpoint,
 ) -> tuple[str, dict[str, grpc.RpcMethodHandler[Any, Any]]]:
-    """The service's name and its method."""
-    names = (SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    servicer = reflection.aio.ReflectionServicer(names)
+    """The service's name and its method; loaded with its first use, which few agents see."""
 
     async def info(requests: AsyncIterator[Any], context: Context) -> None:
         async def serve() -> None:
             caller = await endpoint.caller(context)
             caller.require(Scope.READ)
+            names = (SERVICE, health.SERVICE_NAME, _REFLECTION)
             # Its type says "coroutine"; it is a generator.
-            answers: Any = servicer.ServerReflectionInfo(requests, context)
-            async with aclosing(answers):
+            servicer: Any = _reflection().aio.ReflectionServicer(names)
+            async with aclosing(servicer.ServerReflectionInfo(requests, context)) as answers:
                 async for answer in answers:
                     await send(context, answer)
 
         await endpoint.guarded(serve, context)
 
-    handler = grpc.stream_stream_rpc_method_handler(
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.stream_stream_rpc_method_handler(
         info,
-        reflection_pb2.ServerReflectionRequest.FromString,
-        reflection_pb2.ServerReflectionResponse.SerializeToString,
+        _messages().ServerReflectionRequest.FromString,
+        lambda answer: answer.SerializeToString(),
     )
-    return reflection.SERVICE_NAME, {"ServerReflectionInfo": handler}
+    return _REFLECTION, {"ServerReflectionInfo": handler}
+
+
+def _reflection() -> Any:  # noqa: ANN401 - a module
+    from grpc_reflection.v1alpha import reflection  # noqa: PLC0415 - 2 MB, see above
+
+    return reflection
+
+
+def _messages() -> Any:  # noqa: ANN401 - a module
+    from grpc_reflection.v1alpha import reflection_pb2  # noqa: PLC0415 - 2 MB, see above
+
+    return reflection_pb2

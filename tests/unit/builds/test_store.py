@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sqlite3
+import stat
 import subprocess
 import sys
 import threading
@@ -15,6 +17,7 @@ from types import MappingProxyType
 
 import pytest
 
+from smidr_ci.builds.database import Database, upgrade_apart
 from smidr_ci.builds.model import (
     ArtifactRecord,
     BuildRecord,
@@ -491,3 +494,23 @@ def test_a_read_only_home_is_a_host_error(tmp_path: Path) -> None:
         subprocess.run(["mount", "-o", "remount,ro", disk], check=True)
         with pytest.raises(HostError, match="can't be opened for writing"):
             BuildStore(disk / "smidr.db").add(record())
+
+
+def test_a_database_is_brought_up_to_date_by_another_process(tmp_path: Path) -> None:
+    file = tmp_path / "smidr.db"
+    upgrade_apart(file)
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    assert found == (HEAD_REVISION,)
+    before = file.stat().st_mtime_ns
+    upgrade_apart(file)
+    assert file.stat().st_mtime_ns == before
+
+
+def test_a_damaged_database_is_left_for_who_opens_it(tmp_path: Path) -> None:
+    file = tmp_path / "smidr.db"
+    file.write_bytes(b"nothing of the kind" * 100)
+    upgrade_apart(file)
+    with pytest.raises(HostError, match="damaged"):
+        Database(file)
