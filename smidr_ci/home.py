@@ -87,6 +87,11 @@ class Home:
         return self.root / "sstate-cache"
 
     @property
+    def private_caches(self) -> Path:
+        """What untrusted builds downloaded and made, apart from the shared caches."""
+        return self.root / "private-caches"
+
+    @property
     def parse_cache(self) -> Path:
         """Parse caches that seed fresh workspaces, one directory per key."""
         return self.root / "parse-cache"

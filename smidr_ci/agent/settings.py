@@ -16,6 +16,7 @@ from smidr_ci.builds.parallelism import Allowance, allowance_of, host_cpus, host
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.slots import Policy, Waiting, policy_of
+from smidr_ci.builds.stranger import settings_for
 from smidr_ci.config.agent import AgentConfig, load_agent
 from smidr_ci.errors import SmidrError
 
@@ -67,7 +68,8 @@ class Settings:
         allowance = Allowance(cpus=None, memory_bytes=None)
         with contextlib.suppress(SmidrError):  # the build itself will say what is wrong
             request = request or request_for(self._host, order_of(record))
-            allowance = allowance_of(request.project.config, self._host.agent)
+            settings = settings_for(self._host.agent, request.trust)
+            allowance = allowance_of(request.project.config, settings)
         return Waiting(
             record.build_id,
             record.customer,

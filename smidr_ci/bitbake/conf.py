@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,13 +23,20 @@ __all__ = [
     "check_machine",
     "check_multiconfig",
     "check_names",
+    "remove_strays",
     "render_bblayers_conf",
     "render_local_conf",
     "write_conf",
 ]
 
 _HEADER: Final = "# Written by smidr from smidr.yaml for each build; changes here are lost."
+_RM_WORK: Final = "rm_work"
 _MAX_CONF_BYTES: Final = 16 * 1024**2
+_OWN_FILES: Final = frozenset(
+    {"local.conf", "bblayers.conf", "templateconf.cfg", "conf-notes.txt", "conf-summary.txt"}
+    | {"sanity_info"}
+)
+"""Those that smidr, OE-Core's init script and its sanity check write."""
 
 # BB_DISKMON_DIRS: stop taking tasks first, end at once when that was not enough.
 _DISK_LIMITS: Final = (("STOPTASKS", "1G,100K"), ("HALT", "100M,1K"))
@@ -49,6 +57,10 @@ class ConfInputs:
     tmpdir: str = "${TOPDIR}/tmp"
     deploy_dir: str | None = None
     """DEPLOY_DIR when it lies outside TMPDIR."""
+    sstate_mirror: str | None = None
+    """Asked before those of the config."""
+    rm_work: bool = False
+    """Recipes remove their work directories when they are done; needs OE-Core."""
     extra: tuple[str, ...] = ()
     """Lines that caches and trust ask for, before the config's own `local_conf`."""
 
@@ -117,7 +129,7 @@ def _parallelism(inputs: ConfInputs) -> Iterator[str]:
     # Neither changes what recipes say: they must not cost another parse of them all.
     yield assign(
         release.append_to(release.config_hash_ignore),
-        " BB_NUMBER_PARSE_THREADS BB_NO_NETWORK",
+        " BB_NUMBER_PARSE_THREADS BB_NO_NETWORK SSTATE_MIRRORS",
     )
     # Then no task's hash may hang on it: a cached parse would differ from the one in the worker.
     yield assign(release.append_to(release.task_hash_ignore), " BB_NO_NETWORK")
@@ -144,6 +156,8 @@ def _fetching(inputs: ConfInputs) -> Iterator[str]:
         if inputs.config.build.fetch_first and not advanced.bb_no_network:
             # They are asked in the build's own phase, whose sources are all fetched.
             yield assign("SSTATE_MIRROR_ALLOW_NETWORK", "1")
+    if inputs.sstate_mirror:
+        yield assign(release.prepend_to("SSTATE_MIRRORS"), f"{inputs.sstate_mirror} ")
     if advanced.premirrors:
         yield assign(release.prepend_to("PREMIRRORS"), " ".join(advanced.premirrors) + " ")
     if advanced.bb_no_network:
@@ -159,8 +173,11 @@ def _features(inputs: ConfInputs) -> Iterator[str]:
         yield assign("PACKAGE_CLASSES", classes)
     if config.features.user_classes:
         yield assign("USER_CLASSES", " ".join(config.features.user_classes))
-    if config.inherit_classes:
-        yield assign("INHERIT", " ".join(config.inherit_classes), "+=")
+    classes = [*config.inherit_classes]
+    if inputs.rm_work and inputs.layers.has_oe_core and _RM_WORK not in classes:
+        classes.append(_RM_WORK)
+    if classes:
+        yield assign("INHERIT", " ".join(classes), "+=")
     advanced = config.advanced
     for wanted, name in ((advanced.qemu_sdl, "sdl"), (advanced.qemu_gtk, "gtk+")):
         if wanted:
@@ -215,6 +232,24 @@ def write_conf(topdir: Path, inputs: ConfInputs) -> None:
         _write(folder / "bblayers.conf", render_bblayers_conf(inputs))
     except OSError as error:
         raise as_host_error(error, "can't write the build's configuration", folder) from error
+
+
+def remove_strays(topdir: Path) -> None:
+    """Remove from `topdir/conf` what BitBake would read and an earlier build left there.
+
+    `auto.conf` and the like come from recipes or from somebody's shell. Raises `HostError`.
+    """
+    folder = topdir / "conf"
+    try:
+        if folder.is_symlink() or not folder.is_dir():
+            return
+        for path in folder.iterdir():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            elif path.name not in _OWN_FILES:
+                path.unlink()
+    except OSError as error:
+        raise as_host_error(error, "can't tidy the build's configuration", folder) from error
 
 
 def _write(path: Path, text: str) -> None:

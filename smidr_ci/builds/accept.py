@@ -20,7 +20,8 @@ __all__ = ["request_for"]
 def request_for(host: Host, order: Order) -> BuildRequest:
     """Read and check the order's config as this host allows it; raises `ConfigError`.
 
-    A confined one may not lead out of `directory`, nor choose where the host keeps things.
+    A confined one may not lead out of `directory`, nor choose where the host keeps things. An
+    untrusted one makes no image anew and keeps no workspace: other builds would feel it.
     """
     project = load_project_text(
         order.config_text,
@@ -30,7 +31,7 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         operator=_as_allowed(host.agent, order),
         extra_environment=order.environment,
     )
-    is_confined = _is_confined(order)
+    is_confined, is_trusted = _is_confined(order), order.trust is Trust.TRUSTED
     misfits = list(stranger_problems(project.config)) if is_confined else []
     if misfits:
         raise ConfigProblemsError(misfit_problems(misfits, project.source))
@@ -39,10 +40,10 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         targets=order.targets,
         customer=order.customer,
         clean=order.clean,
-        clean_image=order.clean_image,
+        clean_image=order.clean_image and is_trusted,
         fetch_only=order.fetch_only,
         locked=order.locked,
-        keep_workspace=order.keep_workspace,
+        keep_workspace=order.keep_workspace and is_trusted,
         requested_by=order.requested_by,
         is_confined=is_confined,
         trust=order.trust,

@@ -43,7 +43,9 @@ def run_attempts(
     checkpoint = trail.require()
     journal.enter(BuildState.BUILDING)
     retries = Retries(
-        prepared.places.sstate, checkpoint.fetch_retries, has_set_aside=checkpoint.has_set_aside
+        prepared.sstate_of(workspace),
+        checkpoint.fetch_retries,
+        has_set_aside=checkpoint.has_set_aside,
     )
     while True:
         execution = _execute(host, trail, control, journal, cancel)
@@ -118,6 +120,8 @@ def _diagnosed(
 def _keep_parse_cache(
     host: Host, prepared: Preparation, workspace: Workspace, execution: Execution
 ) -> None:
+    if not prepared.request.is_trusted:
+        return  # pickles, which are code for who loads them
     # A driver that was killed may have left BitBake in the middle of writing its cache.
     if execution.result is not None and not execution.result.oom_kills:
         for key, folder in prepared.parse_caches(workspace):

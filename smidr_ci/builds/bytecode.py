@@ -23,6 +23,7 @@ from smidr_ci.errors import SmidrError
 from smidr_ci.files import MARKER_NAME, make_marked_dir, open_untrusted, remove_marked_tree
 from smidr_ci.images.model import BuilderImage
 from smidr_ci.layers.model import LayerSet
+from smidr_ci.trust import Trust
 
 __all__ = ["add_bytecode", "compiled_bitbake"]
 
@@ -36,12 +37,21 @@ _UNUSED_AFTER: Final = timedelta(days=30)
 
 
 def compiled_bitbake(
-    host: Host, layers: LayerSet, image: BuilderImage, build_id: str
+    host: Host,
+    layers: LayerSet,
+    image: BuilderImage,
+    build_id: str,
+    trust: Trust = Trust.TRUSTED,
 ) -> tuple[Mount, ...]:
-    """The mount over BitBake's `lib` that brings the bytecode; none when it can't be made."""
+    """The mount over BitBake's `lib` that brings the bytecode; none when it can't be made.
+
+    What a stranger's image compiled is for strangers' builds only.
+    """
     tree = next(tree for tree in layers.trees if layers.bitbake.is_relative_to(tree.mount_point))
     source = tree.tree / layers.bitbake.relative_to(tree.mount_point) / "lib"
     folder = host.home.bytecode / f"{tree.commit}-{image.id.removeprefix('sha256:')[:24]}"
+    if trust is Trust.UNTRUSTED and not (folder / "lib").is_dir():
+        folder = folder.with_name(f"{folder.name}-{trust}")
     target = layers.bitbake / "lib"
     try:
         if not (folder / "lib").is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.store import BuildStore
+from smidr_ci.trust import Trust
 
 __all__ = ["previous_build"]
 
@@ -11,7 +12,7 @@ _AMONG = 200
 
 
 def previous_build(store: BuildStore, record: BuildRecord) -> BuildRecord | None:
-    """The newest completed build before it with the same customer, project and targets.
+    """The newest trusted, completed build before it with the same customer, project and targets.
 
     One with the same config file wins: others may be for another machine. A summary, see
     `BuildStore.list`.
@@ -23,6 +24,8 @@ def previous_build(store: BuildStore, record: BuildRecord) -> BuildRecord | None
         project=record.project,
         before=record.build_id,
     )
-    alike = [item for item in earlier if item.targets == record.targets]
+    # What a stranger's build was says nothing of the project.
+    trusted = [item for item in earlier if item.trust is Trust.TRUSTED]
+    alike = [item for item in trusted if item.targets == record.targets]
     same = (item for item in alike if item.config_path == record.config_path)
     return next(same, alike[0] if alike else None)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from smidr_ci.builds.credentials import credentials_of
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.store import BuildStore
+from smidr_ci.builds.stranger import SCHEMES, logins_for
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.config.agent import AgentConfig, load_agent
 from smidr_ci.config.loader import LoadedProject, load_project
@@ -26,6 +27,8 @@ from smidr_ci.home import Home
 from smidr_ci.images.model import ImageSettings
 from smidr_ci.images.store import ImageStore
 from smidr_ci.layers.store import LayerStore
+from smidr_ci.trust import Trust
+from smidr_ci.workspaces.kept_caches import KeptCaches
 from smidr_ci.workspaces.parse_cache import ParseCache
 from smidr_ci.workspaces.store import WorkspaceStore
 
@@ -104,8 +107,23 @@ class Host:
         """Where the driver of a build writes; mounted at `/smidr/control`."""
         return self.home.builds / build_id / "control"
 
-    def layer_store(self, places: Places) -> LayerStore:
-        """Mirrors and trees in the directories that the config or the operator chose."""
+    @property
+    def kept_caches(self) -> KeptCaches:
+        """Private caches between the builds of one pull request."""
+        return KeptCaches(self.home.private_caches / "kept", self.agent.trust.private_cache_size)
+
+    def layer_store(self, places: Places, trust: Trust = Trust.TRUSTED) -> LayerStore:
+        """Mirrors and trees in the directories that the config or the operator chose.
+
+        A stranger's entries open what everybody could read, and no file of this host.
+        """
+        if trust is Trust.UNTRUSTED:
+            return replace(
+                self.layer_store(places),
+                credentials=logins_for(self.agent, self.environ),
+                schemes=SCHEMES,
+                proves_access=True,
+            )
         return LayerStore(
             places.layers / "mirrors",
             places.layers / "trees",

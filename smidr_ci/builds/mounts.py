@@ -10,6 +10,7 @@ from smidr_ci.bitbake.driver_files import driver_command
 from smidr_ci.builds.parallelism import allowance_of
 from smidr_ci.builds.places import Places
 from smidr_ci.caches.layout import CacheDirs
+from smidr_ci.caches.private import PRIVATE_CACHE, private_mounts
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.models import ProjectConfig
 from smidr_ci.containers.runtime import ContainerSpec, Mount, User
@@ -28,9 +29,19 @@ _SHM_BYTES: Final = 1024**3
 
 
 def mounts_of(
-    layers: LayerSet, workspace: Workspace, caches: CacheDirs, places: Places, control: Path
+    layers: LayerSet,
+    workspace: Workspace,
+    caches: CacheDirs,
+    places: Places,
+    control: Path,
+    *,
+    reads_shared: bool = True,
 ) -> tuple[Mount, ...]:
-    """Layers and source read-only, the build's own directories and the caches writable."""
+    """Layers and source read-only, the build's own directories and the caches writable.
+
+    A workspace with private caches has these in place of the shared ones, which it then can read
+    at most.
+    """
     own = [
         Mount(control, CONTROL, writable=True),
         Mount(workspace.build, BUILD, writable=True),
@@ -43,7 +54,10 @@ def mounts_of(
     if places.source is not None:
         own.append(Mount(places.source, _SOURCE))
     trees = [Mount(tree.tree, tree.mount_point) for tree in layers.trees]
-    return (*own, *caches.mounts(), *trees)
+    private = workspace.extra.get(PRIVATE_CACHE)
+    if private is None:
+        return (*own, *caches.mounts(), *trees)
+    return (*own, *private_mounts(caches, private, may_read=reads_shared), *trees)
 
 
 def container_spec(

@@ -17,6 +17,7 @@ __all__ = [
     "allowance_of",
     "host_cpus",
     "host_memory_bytes",
+    "least",
     "parallelism_for",
 ]
 
@@ -37,16 +38,17 @@ def allowance_of(config: ProjectConfig, agent: AgentConfig) -> Allowance:
     """What the project asks for, within what the operator allows."""
     container, limits = config.container, agent.limits
     return Allowance(
-        cpus=_least(container.cpu_count, limits.cpus_per_build),
-        memory_bytes=_least(container.memory, limits.memory_per_build),
+        cpus=least(container.cpu_count, limits.cpus_per_build),
+        memory_bytes=least(container.memory, limits.memory_per_build),
     )
 
 
 _Amount = TypeVar("_Amount", int, float)
 
 
-def _least(wanted: _Amount | None, allowed: _Amount | None) -> _Amount | None:
-    given = [amount for amount in (wanted, allowed) if amount is not None]
+def least(one: _Amount | None, other: _Amount | None) -> _Amount | None:
+    """The lower of two limits, of which either may be missing."""
+    given = [amount for amount in (one, other) if amount is not None]
     return min(given) if given else None
 
 

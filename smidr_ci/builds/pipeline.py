@@ -23,6 +23,7 @@ from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.reserve import Reserve
 from smidr_ci.builds.retention import retire
 from smidr_ci.builds.tenancy import Tenancy, leased, take_over
+from smidr_ci.caches.private import PRIVATE_CACHE
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import (
     CancelledError,
@@ -97,7 +98,7 @@ def _stages(
 ) -> Outcome:
     """Preparing, building, extracting artifacts: what each returns is what the next one needs."""
     record = journal.record
-    places = trail.last.places if trail.last else places_for(request.project, host.agent, host.home)
+    places = trail.last.places if trail.last else _places(host, request)
     workspaces = host.workspace_store(places)
     left = take_over(host, workspaces, journal, trail)
     if trail.last is None:
@@ -111,11 +112,17 @@ def _stages(
         leased(host, workspaces, places, journal, left) as tenancy,
     ):
         outcome = _build(host, prepared, tenancy, trail, journal, cancel)
+        if (private := tenancy.workspace.extra.get(PRIVATE_CACHE)) is not None:
+            host.kept_caches.bring_back(request.private_cache_key, private)
         trail.keep(final=outcome, is_workspace_kept=tenancy.is_kept)
     days = request.project.config.cache.retention
-    if days is not None:
+    if days is not None and request.is_trusted:
         retire(host, workspaces, journal.record, days, journal.observer.note)
     return outcome
+
+
+def _places(host: Host, request: BuildRequest) -> Places:
+    return places_for(request.project, host.agent, host.home, request.trust)
 
 
 def _prepared(

@@ -5,17 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from smidr_ci.caches.private import PRIVATE_CACHE
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.loader import LoadedProject
 from smidr_ci.errors import ConfigError
 from smidr_ci.home import Home
+from smidr_ci.trust import Trust
 
 __all__ = ["Places", "places_for"]
 
 
 @dataclass(frozen=True)
 class Places:
-    """Absolute host directories; the last three are None unless the config names them."""
+    """Absolute host directories; those that are None are not used."""
 
     layers: Path
     downloads: Path
@@ -27,6 +29,8 @@ class Places:
     """Root under which each build gets a DEPLOY_DIR of its own."""
     source: Path | None = None
     """Mounted read-only at `/smidr/src`."""
+    private: Path | None = None
+    """Root under which an untrusted build gets caches of its own."""
 
     @property
     def written(self) -> tuple[Path, ...]:
@@ -37,11 +41,13 @@ class Places:
     @property
     def private_roots(self) -> dict[str, Path]:
         """Roots besides the workspaces' own in which a build gets a private directory."""
-        roots = {"tmp": self.tmp, "deploy": self.deploy}
+        roots = {"tmp": self.tmp, "deploy": self.deploy, PRIVATE_CACHE: self.private}
         return {name: root for name, root in roots.items() if root is not None}
 
 
-def places_for(project: LoadedProject, agent: AgentConfig, home: Home) -> Places:
+def places_for(
+    project: LoadedProject, agent: AgentConfig, home: Home, trust: Trust = Trust.TRUSTED
+) -> Places:
     """Resolve `directories`; raises `ConfigError` for a source directory that does not exist."""
     named, defaults = project.config.resolved_directories, agent.directories
 
@@ -56,6 +62,7 @@ def places_for(project: LoadedProject, agent: AgentConfig, home: Home) -> Places
         tmp=own(named.tmp),
         deploy=own(named.deploy),
         source=own(named.source),
+        private=home.private_caches if trust is Trust.UNTRUSTED else None,
     )
     if places.source is not None and not places.source.is_dir():
         raise ConfigError(

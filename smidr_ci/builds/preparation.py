@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from smidr_ci.bitbake.conf import ConfInputs, check_names, write_conf
+from smidr_ci.bitbake.conf import ConfInputs, check_names, remove_strays, write_conf
 from smidr_ci.bitbake.driver_files import install
 from smidr_ci.bitbake.plan import CONTROL_FILES, Plan
 from smidr_ci.builds.blame import naming_the_line
@@ -18,17 +18,21 @@ from smidr_ci.builds.parallelism import (
     allowance_of,
     host_cpus,
     host_memory_bytes,
+    least,
     parallelism_for,
 )
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.request import BuildRequest
+from smidr_ci.builds.stranger import image_guard, settings_for
 from smidr_ci.caches.layout import CacheDirs
+from smidr_ci.caches.private import PRIVATE_CACHE, mirror_line, private_sstate, stock
 from smidr_ci.cancel import CancelToken
+from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.models import ProjectConfig
 from smidr_ci.config.provider import with_provider_layers
 from smidr_ci.containers.runtime import ContainerSpec
 from smidr_ci.containers.user import own
-from smidr_ci.files import make_marked_dir, write_atomic
+from smidr_ci.files import as_host_error, make_marked_dir, write_atomic
 from smidr_ci.images.model import BuilderImage
 from smidr_ci.layers.lockfile import LOCK_NAME, read_lock
 from smidr_ci.layers.model import LayerSet
@@ -51,11 +55,16 @@ class Preparation:
     image: BuilderImage
     caches: CacheDirs
 
+    def sstate_of(self, workspace: Workspace) -> Path:
+        """SSTATE_DIR on the host: what this build may set aside objects in."""
+        private = workspace.extra.get(PRIVATE_CACHE)
+        return self.places.sstate if private is None else private_sstate(private)
+
     def parse_caches(self, workspace: Workspace) -> Iterator[tuple[str, Path]]:
         """Key and host directory of each part of the parse cache.
 
-        Builds with the same key may use each other's. A TMPDIR outside of TOPDIR is a part of
-        its own.
+        Builds with the same key may use each other's, but nobody an untrusted one's: it is code
+        for who loads it. A TMPDIR outside of TOPDIR is a part of its own.
         """
         yield self._parse_cache_key("build"), workspace.build
         if "tmp" in workspace.extra:
@@ -83,7 +92,7 @@ def prepare(
     """Layers first: they fail soonest and cheapest. Raises `SmidrError`."""
     config = with_provider_layers(request.project.config)
     with naming_the_line(request.project):
-        layers = host.layer_store(places).sync(
+        layers = host.layer_store(places, request.trust).sync(
             config.layers,
             base_dir=request.project.directory,
             lock=read_lock(request.project.directory / LOCK_NAME),
@@ -98,7 +107,11 @@ def prepare(
     cancel.raise_if_cancelled()
     with naming_the_line(request.project):
         image = host.images.ensure(
-            config.container, rebuild=request.clean_image, report=report, cancel=cancel
+            config.container,
+            rebuild=request.clean_image,
+            report=report,
+            cancel=cancel,
+            guard=None if request.is_trusted else image_guard(host.agent),
         )
     caches = CacheDirs(downloads=places.downloads, sstate=places.sstate)
     caches.prepare(host.user)
@@ -109,8 +122,12 @@ def prepare(
 def furnish(
     host: Host, prepared: Preparation, workspace: Workspace, control: Path
 ) -> tuple[ContainerSpec, Plan]:
-    """Fill a fresh workspace and the control directory; say which container to start."""
-    if not prepared.request.clean:
+    """Fill a leased workspace and the control directory; say which container to start."""
+    if PRIVATE_CACHE in workspace.extra:
+        host.kept_caches.take(prepared.request.private_cache_key, workspace.extra[PRIVATE_CACHE])
+    if workspace.is_warm:
+        remove_strays(workspace.build)
+    elif not prepared.request.clean:
         for key, folder in prepared.parse_caches(workspace):
             host.parse_cache.seed(key, folder)
     make_marked_dir(control.parent)
@@ -121,7 +138,10 @@ def equip(
     host: Host, prepared: Preparation, workspace: Workspace, control: Path
 ) -> tuple[ContainerSpec, Plan]:
     """Write conf files, driver and plan; what the workspace has already stays."""
-    _write_conf(host, prepared, workspace)
+    settings = settings_for(host.agent, prepared.request.trust)
+    reads_shared = host.agent.trust.untrusted_may_read_caches
+    _stock(host, prepared, workspace, reads_shared=reads_shared)
+    _write_conf(host, prepared, workspace, settings)
     plan = _plan(host, prepared, workspace.build_id)
     control.mkdir(exist_ok=True)
     own(control, host.user)
@@ -130,22 +150,49 @@ def equip(
     spec = container_spec(
         workspace.build_id,
         prepared.config,
-        host.agent,
+        settings,
         image=prepared.image.id,
         user=host.user,
         mounts=(
-            *mounts_of(prepared.layers, workspace, prepared.caches, prepared.places, control),
-            *compiled_bitbake(host, prepared.layers, prepared.image, workspace.build_id),
+            *mounts_of(
+                prepared.layers,
+                workspace,
+                prepared.caches,
+                prepared.places,
+                control,
+                reads_shared=reads_shared,
+            ),
+            *compiled_bitbake(
+                host,
+                prepared.layers,
+                prepared.image,
+                workspace.build_id,
+                prepared.request.trust,
+            ),
         ),
         environment={},
     )
     return spec, plan
 
 
-def _write_conf(host: Host, prepared: Preparation, workspace: Workspace) -> None:
+def _stock(host: Host, prepared: Preparation, workspace: Workspace, *, reads_shared: bool) -> None:
+    """Make an untrusted build's own caches ready for it."""
+    private = workspace.extra.get(PRIVATE_CACHE)
+    if private is None:
+        return
+    try:
+        private.mkdir(exist_ok=True)  # gone when the workspace was kept and this brought away
+        stock(private, prepared.caches, host.user, may_read=reads_shared)
+    except OSError as error:
+        raise as_host_error(error, "can't make the build's private caches", private) from error
+
+
+def _write_conf(
+    host: Host, prepared: Preparation, workspace: Workspace, settings: AgentConfig
+) -> None:
     parallelism = parallelism_for(
         prepared.config,
-        allowance_of(prepared.config, host.agent),
+        allowance_of(prepared.config, settings),
         cpus=host_cpus(),
         memory_bytes=host_memory_bytes(),
         builds=host.side_by_side,
@@ -156,6 +203,9 @@ def _write_conf(host: Host, prepared: Preparation, workspace: Workspace) -> None
         threads=parallelism.threads,
         make_jobs=parallelism.make_jobs,
         deploy_dir="/smidr/deploy" if "deploy" in workspace.extra else None,
+        sstate_mirror=_sstate_mirror(host, workspace),
+        # In a directory that others go on in, they would do all that was removed again.
+        rm_work=host.agent.workspaces.rm_work and not workspace.warm_key,
     )
     if "tmp" in workspace.extra:
         (workspace.build / "tmp").mkdir(exist_ok=True)
@@ -164,11 +214,18 @@ def _write_conf(host: Host, prepared: Preparation, workspace: Workspace) -> None
     own(workspace.build / "conf", host.user)
 
 
+def _sstate_mirror(host: Host, workspace: Workspace) -> str | None:
+    reads_shared = PRIVATE_CACHE in workspace.extra and host.agent.trust.untrusted_may_read_caches
+    return mirror_line() if reads_shared else None
+
+
 def _plan(host: Host, prepared: Preparation, build_id: str) -> Plan:
     config, layers = prepared.config, prepared.layers
-    environment = build_environment(config, host.agent, host.environ)
+    trust = prepared.request.trust
+    environment = build_environment(config, host.agent, host.environ, trust)
     phases = ("fetch", "build") if config.build.fetch_first else ("build",)
-    limit_minutes = config.advanced.build_timeout
+    most = None if prepared.request.is_trusted else host.agent.trust.untrusted_time_limit
+    limit_minutes = least(config.advanced.build_timeout, most)
     return Plan(
         build_id=build_id,
         targets=prepared.targets,

@@ -35,3 +35,8 @@ class BuildRequest:
     trust: Trust = Trust.TRUSTED
     private_cache_key: str = ""
     """See `Order`."""
+
+    @property
+    def is_trusted(self) -> bool:
+        """Whether it may write to the shared caches and see what is the operator's."""
+        return self.trust is Trust.TRUSTED

@@ -22,6 +22,7 @@ from smidr_ci.config.loader import LoadedProject, load_project_text
 from smidr_ci.config.provider import with_provider_layers
 from smidr_ci.containers.runtime import ContainerSpec
 from smidr_ci.errors import UsageError
+from smidr_ci.trust import Trust
 from smidr_ci.workspaces.model import Workspace
 
 __all__ = ["request_of", "run_shell"]
@@ -44,7 +45,11 @@ def request_of(host: Host, record: BuildRecord) -> BuildRequest:
         operator=host.agent,
     )
     return BuildRequest(
-        project=_pinned(project, record), targets=record.targets, customer=record.customer
+        project=_pinned(project, record),
+        targets=record.targets,
+        customer=record.customer,
+        trust=record.trust,
+        is_confined=record.trust is Trust.UNTRUSTED,
     )
 
 
@@ -73,7 +78,7 @@ def run_shell(
 
     `build` names whose kept directory to use. Raises `SmidrError`.
     """
-    places = places_for(request.project, host.agent, host.home)
+    places = places_for(request.project, host.agent, host.home, request.trust)
     prepared = prepare(host, request, request.targets, places, report, cancel)
     with (
         host.layer_store(places).lease(prepared.layers),

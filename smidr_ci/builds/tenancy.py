@@ -12,6 +12,7 @@ from smidr_ci.builds.journal import Journal
 from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.retention import forget_workspaces
+from smidr_ci.trust import Trust
 from smidr_ci.workspaces.model import Budget, Workspace
 from smidr_ci.workspaces.store import WorkspaceStore
 
@@ -36,6 +37,8 @@ def leased(
     """
     record = journal.record
     key = f"{record.customer}-{record.project}"
+    if record.trust is Trust.UNTRUSTED:
+        key = f"untrusted-{key}"[:127]
     tenancy = Tenancy(left or store.lease(key, record.build_id, places.private_roots))
     journal.note(workspace=str(tenancy.workspace.path))
     try:

@@ -19,6 +19,7 @@ from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
+from smidr_ci.config.trust import Host, TrustSettings
 from smidr_ci.config.values import ConfValue, Count, Flag, ImageReference, MemorySize, Word
 from smidr_ci.errors import ConfigError
 
@@ -52,9 +53,6 @@ HostFile = Annotated[Path, BeforeValidator(_absolute, json_schema_input_type=str
 """Absolute after loading: relative to agent.yaml, a leading `~/` is the home directory."""
 
 Variable = Annotated[str, Matching("name", "[A-Za-z_][A-Za-z0-9_]{0,127}", "a variable's name")]
-Host = Annotated[
-    str, Matching("host", r"[A-Za-z0-9]([A-Za-z0-9._-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?", "a host")
-]
 BuilderUser = Annotated[
     str,
     Matching(
@@ -321,6 +319,8 @@ class AgentConfig(Model):
     """How long builds are remembered."""
     cache: CacheLimits = CacheLimits()
     """How big caches may grow."""
+    trust: TrustSettings = TrustSettings()
+    """What untrusted builds may do."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
     api: Api = Api()

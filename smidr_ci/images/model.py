@@ -118,6 +118,8 @@ class Making:
     report: Report
     cancel: CancelToken | None = None
     rebuild: bool = False
+    uses_logins: bool = True
+    """Whether a registry may be shown the user's login."""
 
 
 def proxy_environment(environ: Mapping[str, str]) -> dict[str, str]:

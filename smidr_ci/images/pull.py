@@ -14,10 +14,20 @@ from smidr_ci.images.background import Steady, run_cancellable
 from smidr_ci.images.model import Making, Report
 from smidr_ci.text import printable
 
-__all__ = ["PullError", "PullFault", "PullProgress", "classify", "pull", "split_reference"]
+__all__ = [
+    "PullError",
+    "PullFault",
+    "PullProgress",
+    "classify",
+    "pull",
+    "registry_of",
+    "split_reference",
+]
 
 _LINE_EVERY_S: Final = 3.0
 _MEGABYTE: Final = 1_000_000
+_NO_LOGIN: Final[dict[str, str]] = {}
+"""None would mean the user's own; the engine takes this for an anonymous pull."""
 
 
 class PullFault(StrEnum):
@@ -130,7 +140,7 @@ class PullProgress:
 
 
 def pull(making: Making, reference: str) -> None:
-    """Pull an image with the credentials of the user's docker config.
+    """Pull an image, with the credentials of the user's docker config if it may use them.
 
     Raises `PullError` when the registry does not deliver, `EngineError`, `CancelledError`.
     """
@@ -139,10 +149,14 @@ def pull(making: Making, reference: str) -> None:
     engine = making.engine
 
     def task(say: Report) -> None:
-        _load_logins(making)
+        if making.uses_logins:
+            _load_logins(making)
+        login = None if making.uses_logins else _NO_LOGIN
         try:
             with engine.calling(f"pull the image {reference}"):
-                messages: Any = engine.api.pull(repository, tag=tag, stream=True, decode=True)
+                messages: Any = engine.api.pull(
+                    repository, tag=tag, stream=True, decode=True, auth_config=login
+                )
                 _follow(reference, messages, Steady(say, making.clock, _LINE_EVERY_S))
         except EngineRefusalError as error:
             raise PullError(reference, error.answer) from error

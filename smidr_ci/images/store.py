@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from smidr_ci.config.models import Container
 from smidr_ci.engine import Engine, EngineRefusalError
 from smidr_ci.errors import ImageError
 from smidr_ci.images.bootstrap import base_reference, bootstrap
+from smidr_ci.images.guard import ImageGuard
 from smidr_ci.images.install import builder_tag, install
 from smidr_ci.images.model import (
     IMAGE_LABEL,
@@ -60,20 +62,22 @@ class ImageStore:
         rebuild: bool = False,
         report: Report = lambda _line: None,
         cancel: CancelToken | None = None,
+        guard: ImageGuard | None = None,
     ) -> BuilderImage:
         """The image for this project: present, or pulled, built or bootstrapped now.
 
         `rebuild` pulls tags again and makes everything anew. `report` gets a line now and then.
+        `guard` says what a stranger's config may have.
         Raises `ImageError`, `EngineError` or `CancelledError`; never takes another image instead.
         """
         making = Making(self._engine, self._settings, self._clock, report, cancel, rebuild)
-        base = self._base(making, container)
+        base = self._base(making, container, guard)
         packages = container.packages
         if packages is None:
             packages = () if base.is_chosen else self._settings.default_packages
         if not packages:
             return BuilderImage(base.id, base.reference, _described(base, ()))
-        return self._with_packages(making, base, tuple(sorted(set(packages))))
+        return self._with_packages(making, base, tuple(sorted(set(packages))), guard)
 
     def stored(self) -> list[StoredImage]:
         """All images that smidr made, by label."""
@@ -85,9 +89,9 @@ class ImageStore:
         """Remove an image that smidr made; False when a container or another image uses it."""
         return all(self._forget(name) for name in image.tags or (image.id,))
 
-    def _base(self, making: Making, container: Container) -> BaseImage:
+    def _base(self, making: Making, container: Container, guard: ImageGuard | None) -> BaseImage:
         if container.base_image:
-            found = self._pulled(making, container.base_image)
+            found = self._chosen(making, container.base_image, guard)
             return BaseImage(found, container.base_image, is_chosen=True)
         if container.bootstrap == "always":
             return self._bootstrapped(making)
@@ -107,6 +111,15 @@ class ImageStore:
             making.report(f"no registry can be reached for {default}; making a base without one")
             return self._bootstrapped(making)
         return BaseImage(found, default, is_chosen=False)
+
+    def _chosen(self, making: Making, reference: str, guard: ImageGuard | None) -> str:
+        if guard is None:
+            return self._pulled(making, reference)
+        making = replace(making, uses_logins=guard.uses_logins(reference))
+        present = self._inspect(reference)
+        if present is not None:
+            guard.check_present(making, reference, present)
+        return self._pulled(making, reference)
 
     def _pulled(self, making: Making, reference: str) -> str:
         present = self._inspect(reference)
@@ -130,11 +143,17 @@ class ImageStore:
         return BaseImage(image_id, reference, is_chosen=False)
 
     def _with_packages(
-        self, making: Making, base: BaseImage, packages: tuple[str, ...]
+        self,
+        making: Making,
+        base: BaseImage,
+        packages: tuple[str, ...],
+        guard: ImageGuard | None,
     ) -> BuilderImage:
         reference = f"{BUILDER_REPOSITORY}:{builder_tag(base.id, packages)}"
 
         def make() -> str:
+            if guard is not None and base.is_chosen:
+                guard.check_install(base.reference)
             making.report(f"installing {_count(packages)} on {base.reference}, once")
             image_id = install(making, base, packages, BUILDER_REPOSITORY)
             making.report(f"made {reference}")

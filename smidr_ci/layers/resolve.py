@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from smidr_ci.config.models import LayerEntry
     from smidr_ci.layers.remote import Refs, Remote
 
-__all__ = ["Asked", "Resolved", "ask", "disk_or_other", "in_parallel", "pin", "problem_from"]
+__all__ = [
+    "Asked",
+    "Resolved",
+    "ask",
+    "disk_or_other",
+    "in_parallel",
+    "pin",
+    "problem_from",
+    "prove_access",
+]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -126,6 +135,26 @@ def pin(
     for commits in in_parallel(look_up, list(groups.values())):
         known.update(commits)
     return [Resolved(one, known[one.name] or "") for one in asked]
+
+
+def prove_access(
+    resolved: Iterable[Resolved], remote_for: Callable[[Asked], Remote], cancel: CancelToken
+) -> None:
+    """Ask each repository whether it answers; raises `LayerError` that names all that don't.
+
+    Repositories that an earlier build could read need not be for everybody's eyes.
+    """
+    first = {one.asked.url.key: one.asked for one in resolved}
+
+    def look(asked: Asked) -> None:
+        try:
+            remote_for(asked).list_refs(cancel)
+        except GitError as error:
+            raise problem_from(error, asked.name) from error
+        except OSError as error:
+            raise disk_or_other(error, asked.name) from error
+
+    in_parallel(look, list(first.values()))
 
 
 def _pinned(asked: Asked, lock: Lockfile | None) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -17,7 +17,7 @@ from smidr_ci.layers.entries import check_entries, check_schemes, local_path, ma
 from smidr_ci.layers.failures import OneLayerError, raise_problems
 from smidr_ci.layers.lockfile import Lockfile
 from smidr_ci.layers.model import FoundLayer, LayerSet, LayerTree
-from smidr_ci.layers.resolve import Resolved, ask, in_parallel, pin
+from smidr_ci.layers.resolve import Resolved, ask, in_parallel, pin, prove_access
 from smidr_ci.layers.tree import StoredTree, TreeStore
 from smidr_ci.layers.urls import SCHEMES
 from smidr_ci.layers.verified import was_on_branch
@@ -54,6 +54,9 @@ class LayerStore:
     """Limit of one git command."""
     schemes: tuple[str, ...] = SCHEMES
     """URL schemes that entries may use."""
+    proves_access: bool = False
+    """For a stranger: a tree that is here counts only if its repository answers with what these
+    credentials open, and mirrors are not asked."""
 
     def resolve(
         self,
@@ -102,6 +105,8 @@ class LayerStore:
             one.asked.name: one
             for one in self._resolve(entries, lock, run, locked=locked, series=series)
         }
+        if self.proves_access:
+            prove_access(resolved.values(), self._bringer(run).remote, cancel)
         stored = self._make_present(list(resolved.values()), local, run)
         trees = _collect(
             lambda entry: _describe(
@@ -160,6 +165,8 @@ class LayerStore:
         series: str | None,
     ) -> tuple[Resolved, ...]:
         asked = _collect(lambda entry: ask(entry, series), [e for e in entries if e.git])
+        if self.proves_access:
+            asked = [replace(one, urls=one.urls[:1]) for one in asked]
         check_schemes(asked, self.schemes)
         return tuple(
             pin(asked, lock, lambda one: self._bringer(run).remote(one), run.cancel, locked=locked)

@@ -23,6 +23,7 @@ from smidr_ci.config.models import LayerEntry, ProjectConfig
 from smidr_ci.containers.runtime import ContainerSpec
 from smidr_ci.home import Home
 from smidr_ci.images.model import BuilderImage
+from smidr_ci.trust import Trust
 from tests.fakes.clock import FakeClock
 from tests.fakes.runtime import FakeContainer, FakeRuntime
 
@@ -90,11 +91,19 @@ class Bench:
         local = [LayerEntry(name=name, path=name) for name in ("bitbake", "core")]
         return replace(frame, config=config.model_copy(update={"layers": tuple(local)}))
 
-    def build(self, config: ProjectConfig, agent: AgentConfig | None = None) -> Seen:
+    def build(
+        self,
+        config: ProjectConfig,
+        agent: AgentConfig | None = None,
+        trust: Trust = Trust.TRUSTED,
+        private_cache_key: str = "",
+    ) -> Seen:
         """Run a whole build."""
         self._files.clear()
         host = self.host(agent)
-        request = BuildRequest(project=self.loaded(config))
+        request = BuildRequest(
+            project=self.loaded(config), trust=trust, private_cache_key=private_cache_key
+        )
         record = run_build(host, request, CancelToken(), SilentObserver())
         host.store.close()
         started = [spec for spec in vars(host)["runtime"].started if spec.role == "build"]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -36,6 +37,7 @@ from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.slots import Waiting, policy_of
 from smidr_ci.builds.store import BuildStore
+from smidr_ci.builds.stranger import image_guard, logins_for
 from smidr_ci.builds.upkeep import trim_history
 from smidr_ci.builds.uses import note_uses
 from smidr_ci.builds.views import record_as_dict
@@ -55,6 +57,7 @@ from smidr_ci.layers.discover import discover, select
 from smidr_ci.layers.entries import local_path
 from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
+from smidr_ci.trust import Trust
 from tests.fakes.agent_bench import PROJECT
 from tests.fakes.bench import Bench, Seen
 from tests.fakes.cache_home import CacheHome
@@ -535,6 +538,33 @@ def freed(_: World, agent: AgentConfig) -> int:
     return wanted_bytes(FreeSpace(10 << 30, 100 << 30, 1, 1), agent.cache)
 
 
+def strangers_build(world: World, agent: AgentConfig) -> Seen:
+    """An untrusted build of a pull request, with a roomy disk."""
+    limits = agent.limits.model_copy(update={"min_free_disk": 1, "min_free_disk_percent": 0})
+    agent = agent.model_copy(update={"limits": limits})
+    config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
+    return world.bench.build(config, agent, Trust.UNTRUSTED, "forge:group/project!1")
+
+
+def strangers_container(name: str) -> Callable[[World, AgentConfig], object]:
+    def make(world: World, agent: AgentConfig) -> object:
+        found = getattr(strangers_build(world, agent).spec, name)
+        return {str(mount.target) for mount in found} if name == "mounts" else found
+
+    return make
+
+
+def strangers_time_limit(world: World, agent: AgentConfig) -> object:
+    return json.loads(strangers_build(world, agent).files["plan.json"])["time_limit_s"]
+
+
+def kept_for_a_pull_request(world: World, agent: AgentConfig) -> bool:
+    kept = world.bench.host(agent).kept_caches
+    shutil.rmtree(world.bench.host().home.private_caches, ignore_errors=True)
+    strangers_build(world, agent)
+    return bool(kept.sizes())
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -588,6 +618,14 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "cache.gc_below_free": freed,
     "cache.gc_until_free": freed,
     "cache.keep_builds": kept_for_builds,
+    "trust.untrusted_may_read_caches": strangers_container("mounts"),
+    "trust.private_cache_size": kept_for_a_pull_request,
+    "trust.untrusted_may_use_credentials": lambda _, agent: logins_for(agent, {}),
+    "trust.untrusted_images": lambda _, agent: image_guard(agent).is_known("debian:12"),
+    "trust.untrusted_network": strangers_container("network"),
+    "trust.untrusted_cpus": strangers_container("cpus"),
+    "trust.untrusted_memory": strangers_container("memory_bytes"),
+    "trust.untrusted_time_limit": strangers_time_limit,
     "directories.downloads": places,
     "directories.sstate": places,
     "directories.layers": places,
