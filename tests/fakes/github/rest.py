@@ -1,0 +1,331 @@
+"""The fake's REST API: one function per call, with the permissions that GitHub asks for."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC
+from typing import Any
+
+import jwt
+
+from tests.fakes.github.openapi import template
+from tests.fakes.github.state import APP_ID, GitHubState, Token, rsa_key, stamp
+
+__all__ = ["Answer", "Asked", "answer"]
+
+
+@dataclass
+class Asked:
+    method: str
+    path: str
+    """Below the API's address."""
+    query: dict[str, str]
+    headers: dict[str, str]
+    """Names in small letters."""
+    body: Any = None
+
+
+@dataclass
+class Answer:
+    status: int = 200
+    body: Any = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+_Handler = Callable[..., Answer]
+_ROUTES: list[tuple[str, re.Pattern[str], str, _Handler]] = []
+_REPOSITORY = r"/repos/(?P<repository>[^/]+/[^/]+)"
+
+
+def _route(method: str, pattern: str, permission: str = "") -> Callable[[_Handler], _Handler]:
+    """`permission` is `name:level`, `app` for the App itself, empty for anybody."""
+
+    def add(function: _Handler) -> _Handler:
+        _ROUTES.append((method, re.compile(pattern), permission, function))
+        return function
+
+    return add
+
+
+def answer(state: GitHubState, asked: Asked) -> Answer:
+    if not asked.headers.get("user-agent"):
+        return Answer(403, {"message": "Request forbidden by administrative rules: User-Agent"})
+    if asked.headers.get("x-github-api-version") != "2022-11-28":
+        return Answer(400, {"message": "X-GitHub-Api-Version is missing"})
+    for method, pattern, permission, function in _ROUTES:
+        match = pattern.fullmatch(asked.path)
+        if match is None or method != asked.method:
+            continue
+        groups = match.groupdict()
+        new = state.renamed.get(groups.get("repository", ""))
+        if new is not None:
+            where = asked.path.replace(groups["repository"], new, 1)
+            return Answer(301, {"message": "Moved Permanently"}, {"Location": where})
+        refused = _refused(state, asked, permission, groups.get("repository", ""))
+        return refused or function(state, asked, **groups)
+    return Answer(404, {"message": "Not Found"})
+
+
+def _refused(state: GitHubState, asked: Asked, permission: str, repository: str) -> Answer | None:
+    text = asked.headers.get("authorization", "").removeprefix("Bearer ")
+    if permission == "app":
+        return _refused_app(state, text)
+    token = state.tokens.get(text)
+    if token is None or token.is_revoked or token.expires <= state.now:
+        return Answer(401, {"message": "Bad credentials"})
+    name = repository.partition("/")[2]
+    if token.repositories and name not in token.repositories:
+        return Answer(404, {"message": "Not Found"})
+    return _refused_level(token, permission)
+
+
+def _refused_level(token: Token, permission: str) -> Answer | None:
+    name, _, level = permission.partition(":")
+    if not token.is_app:
+        is_forbidden = name == "checks" and level == "write"
+        message = "You must authenticate via a GitHub App."
+        return Answer(403, {"message": message}) if is_forbidden else None
+    given = token.permissions.get(name, "")
+    if name and given not in {"write", level}:
+        return Answer(403, {"message": "Resource not accessible by integration"})
+    return None
+
+
+def _refused_app(state: GitHubState, text: str) -> Answer | None:
+    try:
+        claims = jwt.decode(
+            text,
+            rsa_key().public_key(),
+            algorithms=["RS256"],
+            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
+        )
+    except jwt.PyJWTError:
+        return Answer(401, {"message": "A JSON web token could not be decoded"})
+    now = state.now.timestamp()
+    is_good = claims["iss"] == str(APP_ID) and claims["iat"] <= now < claims["exp"] <= now + 600
+    return None if is_good else Answer(401, {"message": "'Expiration time' claim is off"})
+
+
+@_route("GET", "/app", "app")
+def _app(_state: GitHubState, _asked: Asked) -> Answer:
+    return Answer(200, {**template("integration"), "id": APP_ID, "slug": "smidr"})
+
+
+@_route("GET", "/app/installations", "app")
+def _installations(state: GitHubState, _asked: Asked) -> Answer:
+    return Answer(200, [_installation_of(state, owner) for owner in state.installations])
+
+
+@_route("GET", f"{_REPOSITORY}/installation", "app")
+def _installation(state: GitHubState, _asked: Asked, repository: str) -> Answer:
+    owner = repository.partition("/")[0]
+    if owner not in state.installations:
+        return Answer(404, {"message": "Not Found"})
+    return Answer(200, _installation_of(state, owner))
+
+
+@_route("GET", "/orgs/(?P<organization>[^/]+)/installation", "app")
+def _org_installation(state: GitHubState, _asked: Asked, organization: str) -> Answer:
+    if organization not in state.installations:
+        return Answer(404, {"message": "Not Found"})
+    return Answer(200, _installation_of(state, organization))
+
+
+def _installation_of(state: GitHubState, owner: str) -> dict[str, Any]:
+    made = {**template("installation"), "id": state.installations[owner], "app_id": APP_ID}
+    made["account"] = {**made.get("account", {}), "login": owner}
+    return made
+
+
+@_route("POST", r"/app/installations/(?P<number>\d+)/access_tokens", "app")
+def _access_token(state: GitHubState, asked: Asked, number: str) -> Answer:
+    if int(number) not in state.installations.values():
+        return Answer(404, {"message": "Not Found"})
+    body = asked.body or {}
+    state.token_requests.append(body)
+    token = state.new_token(body.get("repositories", []), body.get("permissions", {}))
+    expires = stamp(state.tokens[token].expires)
+    permissions = body.get("permissions", {})
+    return Answer(201, {"token": token, "expires_at": expires, "permissions": permissions})
+
+
+@_route("POST", f"{_REPOSITORY}/check-runs", "checks:write")
+def _create_check(state: GitHubState, asked: Asked, repository: str) -> Answer:
+    run = state.add_check(repository, asked.body)
+    return Answer(201, _shown(run))
+
+
+@_route("GET", rf"{_REPOSITORY}/check-runs/(?P<number>\d+)", "checks:read")
+def _get_check(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    run = state.checks.get(int(number))
+    if run is None or run["repository"] != repository:
+        return Answer(404, {"message": "Not Found"})
+    return Answer(200, _shown(run))
+
+
+@_route("PATCH", rf"{_REPOSITORY}/check-runs/(?P<number>\d+)", "checks:write")
+def _patch_check(state: GitHubState, asked: Asked, repository: str, number: str) -> Answer:
+    run = state.checks.get(int(number))
+    if run is None or run["repository"] != repository:
+        return Answer(404, {"message": "Not Found"})
+    state.change_check(run, asked.body)
+    return Answer(200, _shown(run))
+
+
+@_route("GET", f"{_REPOSITORY}/commits/(?P<ref>[^/]+)/check-runs", "checks:read")
+def _list_checks(state: GitHubState, asked: Asked, repository: str, ref: str) -> Answer:
+    query = asked.query
+    found = [
+        run
+        for run in state.checks.values()
+        if run["repository"] == repository
+        and run["head_sha"] == ref
+        and run["name"] == query.get("check_name", run["name"])
+        and str(run["app"]["id"]) == query.get("app_id", str(run["app"]["id"]))
+    ]
+    found.sort(key=lambda run: -int(run["id"]))
+    if query.get("filter", "latest") == "latest":
+        found = list({(run["app"]["id"], run["name"]): run for run in reversed(found)}.values())
+    page, size = int(query.get("page", "1")), int(query.get("per_page", "30"))
+    shown = [_shown(run) for run in found[(page - 1) * size : page * size]]
+    return Answer(200, {"total_count": len(found), "check_runs": shown})
+
+
+@_route("GET", rf"{_REPOSITORY}/check-suites/(?P<number>\d+)/check-runs", "checks:read")
+def _suite_checks(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    found = [
+        _shown(run)
+        for run in state.checks.values()
+        if run["repository"] == repository and run["check_suite"]["id"] == int(number)
+    ]
+    return Answer(200, {"total_count": len(found), "check_runs": found})
+
+
+def _shown(run: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in run.items() if key not in {"repository", "actions"}}
+
+
+@_route("POST", f"{_REPOSITORY}/statuses/(?P<sha>[0-9a-f]{{40}})", "statuses:write")
+def _post_status(state: GitHubState, asked: Asked, repository: str, sha: str) -> Answer:
+    context = asked.body.get("context", "default")
+    same = [
+        item
+        for item in state.statuses
+        if item["sha"] == sha and item["context"].lower() == context.lower()
+    ]
+    if len(same) >= state.most_statuses:
+        said = "This SHA and context has reached the maximum number of statuses."
+        return Answer(422, {"message": "Validation Failed", "errors": [{"message": said}]})
+    moment = stamp(state.now)
+    number = next(state.numbers)
+    made = {
+        **template("status"),
+        "id": number,
+        "description": None,
+        "target_url": None,
+        **asked.body,
+        "context": context,
+        "created_at": moment,
+        "updated_at": moment,
+    }
+    state.statuses.append({**made, "sha": sha, "repository": repository})
+    return Answer(201, made)
+
+
+@_route("GET", f"{_REPOSITORY}/commits/(?P<ref>[^/]+)/status", "statuses:read")
+def _combined(state: GitHubState, _asked: Asked, repository: str, ref: str) -> Answer:
+    latest = {item["context"].lower(): item for item in state.statuses if item["sha"] == ref}
+    made = template("combined-commit-status")
+    example = (made.get("statuses") or [{}])[0]
+    names = ("id", "state", "description", "target_url", "context", "created_at", "updated_at")
+    shown = [{**example, **{name: item[name] for name in names}} for item in latest.values()]
+    full = {**made.get("repository", {}), "full_name": repository}
+    made |= {"sha": ref, "statuses": shown, "total_count": len(shown), "repository": full}
+    return Answer(200, {"state": "pending", **made})
+
+
+@_route("GET", rf"{_REPOSITORY}/actions/runs/(?P<number>\d+)", "actions:read")
+def _get_run(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    run = state.runs.get(int(number))
+    if run is None or run["repository"]["full_name"] != repository:
+        return Answer(404, {"message": "Not Found"})
+    return Answer(200, run)
+
+
+@_route("GET", f"{_REPOSITORY}/actions/runs", "actions:read")
+def _list_runs(state: GitHubState, asked: Asked, repository: str) -> Answer:
+    found = [
+        run
+        for run in state.runs.values()
+        if run["repository"]["full_name"] == repository
+        and run["status"] == asked.query.get("status", run["status"])
+    ]
+    return Answer(200, {"total_count": len(found), "workflow_runs": found})
+
+
+@_route("GET", rf"{_REPOSITORY}/actions/runs/(?P<number>\d+)/jobs", "actions:read")
+def _list_jobs(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    run = state.runs.get(int(number))
+    if run is None or run["repository"]["full_name"] != repository:
+        return Answer(404, {"message": "Not Found"})
+    found = state.jobs.get(int(number), [])
+    return Answer(200, {"total_count": len(found), "jobs": found})
+
+
+@_route("GET", rf"{_REPOSITORY}/actions/jobs/(?P<number>\d+)", "actions:read")
+def _get_job(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    del repository
+    for jobs in state.jobs.values():
+        for job in jobs:
+            if job["id"] == int(number):
+                return Answer(200, job)
+    return Answer(404, {"message": "Not Found"})
+
+
+@_route("GET", _REPOSITORY, "metadata:read")
+def _get_repository(state: GitHubState, _asked: Asked, repository: str) -> Answer:
+    made = {**template("full-repository"), "full_name": repository, "fork": False}
+    return Answer(200, {**made, "default_branch": state.default_branch})
+
+
+@_route("GET", f"{_REPOSITORY}/collaborators/(?P<login>[^/]+)/permission", "metadata:read")
+def _permission(state: GitHubState, _asked: Asked, repository: str, login: str) -> Answer:
+    del repository
+    role = state.roles.get(login, "none")
+    return Answer(200, {"permission": role, "role_name": role, "user": {"login": login}})
+
+
+@_route("GET", "/app/hook/deliveries", "app")
+def _deliveries(state: GitHubState, asked: Asked) -> Answer:
+    wanted = asked.query.get("status", "")
+    found = [
+        {key: value for key, value in item.items() if key != "payload"}
+        for item in state.deliveries
+        if not wanted or (item["status_code"] < 400) == (wanted == "success")
+    ]
+    return Answer(200, found)
+
+
+@_route("GET", r"/app/hook/deliveries/(?P<number>\d+)", "app")
+def _delivery(state: GitHubState, _asked: Asked, number: str) -> Answer:
+    for item in state.deliveries:
+        if item["id"] == int(number):
+            shown = {key: value for key, value in item.items() if key != "payload"}
+            request = {"headers": {"X-GitHub-Event": item["event"]}, "payload": item["payload"]}
+            response = {"headers": {}, "payload": ""}
+            return Answer(200, {**shown, "request": request, "response": response})
+    return Answer(404, {"message": "Not Found"})
+
+
+@_route("POST", r"/app/hook/deliveries/(?P<number>\d+)/attempts", "app")
+def _attempt(state: GitHubState, _asked: Asked, number: str) -> Answer:
+    state.attempts.append(int(number))
+    for item in list(state.deliveries):
+        if item["id"] == int(number):
+            again = {"id": next(state.numbers), "redelivery": True, "status": "OK"}
+            made = {**item, **again, "status_code": 202}
+            made["delivered_at"] = stamp(state.now.astimezone(UTC))
+            state.deliveries.insert(0, made)
+    return Answer(202, {})
