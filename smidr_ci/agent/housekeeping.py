@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from smidr_ci.builds.model import BuildRecord
+from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import SmidrError
 
 __all__ = ["Chore", "Housekeeper"]
@@ -16,6 +17,7 @@ _log = logging.getLogger(__name__)
 
 _FIRST_S: Final = 300.0
 _DAILY_S: Final = 24 * 3600.0
+_SHORT_S: Final = 600.0
 _AFTER_BUILD_S: Final = 30.0
 
 Chore = Callable[[], object]
@@ -35,11 +37,14 @@ class Housekeeper:
         first_s: float = _FIRST_S,
         after_build_s: float = _AFTER_BUILD_S,
         daily_s: float = _DAILY_S,
+        clock: Clock | None = None,
     ) -> None:
         self._chores = chores
         self._first_s = first_s
         self._after_build_s = after_build_s
         self._daily_s = daily_s
+        self._clock = clock or SystemClock()
+        self._hurried = float("-inf")
         self._wanted = threading.Event()
         self._ended = threading.Event()
 
@@ -55,6 +60,13 @@ class Housekeeper:
     def build_ended(self, _record: BuildRecord) -> None:
         """There may be something to clean."""
         self._wanted.set()
+
+    def host_is_short(self) -> None:
+        """Builds wait for room: clean soon, but not again within ten minutes."""
+        now = self._clock.monotonic()
+        if now - self._hurried >= _SHORT_S:
+            self._hurried = now
+            self._wanted.set()
 
     def _run(self) -> None:
         pause_s = self._first_s

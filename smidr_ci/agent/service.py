@@ -52,11 +52,20 @@ class Agent:
     next agent goes on with them. All methods may be called from any thread.
     """
 
-    def __init__(self, settings: Settings, finished: Sequence[Finished] = ()) -> None:
-        """`finished` hear of each build that ended; raises `ConfigError` for bad settings."""
+    def __init__(
+        self,
+        settings: Settings,
+        finished: Sequence[Finished] = (),
+        host_is_short: Callable[[], object] = lambda: None,
+    ) -> None:
+        """`finished` hear of each build that ended, `host_is_short` of builds that wait for room.
+
+        Raises `ConfigError` for bad settings.
+        """
         self._settings = settings
         self._scheduler = settings.scheduler()
         self._finished = tuple(finished)
+        self._host_is_short = host_is_short
         self._started = settings.host.clock.now()
         self.feed = Feed(first_version=int(self._started.timestamp() * 1000))
         self._tasks: dict[str, _Task] = {}
@@ -230,6 +239,8 @@ class Agent:
         self._problem = self._engine_problem() if self._scheduler.queued else ""
         while not self._problem and (waiting := self._scheduler.take()) is not None:
             self._launch(waiting.build_id)
+        if self._scheduler.wants_recheck:
+            self._host_is_short()
         reasons = self._scheduler.reasons()
         self.feed.explain({item: self._problem or why for item, why in reasons.items()})
         return _RECHECK_S if self._problem or self._scheduler.wants_recheck else _TICK_S

@@ -35,9 +35,11 @@ from smidr_ci.api.security import Security
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.api.usage import DirectorySizes
 from smidr_ci.builds.database import Database, upgrade_apart
+from smidr_ci.builds.gc import GcOptions, run_gc
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.upkeep import trim_history
+from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import load_agent
 from smidr_ci.home import Home
 
@@ -101,7 +103,7 @@ class _Process:
         sizes = DirectorySizes(self._directories)
         self._metrics = Metrics(self._status, host.store, self._directories, sizes)
         ended = (self._housekeeper.build_ended, self._metrics.finished)
-        self.agent = Agent(self._settings, ended)
+        self.agent = Agent(self._settings, ended, self._housekeeper.host_is_short)
         self.agent.outbox_status = self._outbox.status
         self.agent.warnings = lambda: listening.warnings(host.clock.now())
         self._watchdog = Watchdog(notifier, self.agent.is_alive)
@@ -188,7 +190,13 @@ def _chores(settings: Settings, outbox: Outbox) -> list[Chore]:
             _log.info("build %s was %s: %s", item.build_id, item.action, item.reason)
         remains.sweep(now)
 
-    return [forget_old_builds, outbox.trim, _give_memory_back]
+    def collect_caches() -> None:
+        for item in run_gc(settings.host, GcOptions(), CancelToken(), _log.info):
+            if item.problem or item.files:
+                freed = f"{item.files} files, {item.size_bytes / 1e6:.1f} MB gone"
+                _log.info("cache %s: %s", item.cache, item.problem or freed)
+
+    return [forget_old_builds, collect_caches, outbox.trim, _give_memory_back]
 
 
 def _give_memory_back() -> None:

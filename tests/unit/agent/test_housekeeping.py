@@ -10,6 +10,7 @@ import pytest
 from smidr_ci.agent.housekeeping import Housekeeper
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.errors import HostError
+from tests.fakes.clock import FakeClock
 
 RECORD = BuildRecord("acme-00000001", "acme", "p", ("t",), BuildState.COMPLETED, datetime.now(UTC))
 
@@ -72,3 +73,17 @@ def test_builds_that_end_together_are_followed_by_one_round() -> None:
     rounds.wait_for(2)
     keeper.stop()
     assert rounds.count == 2
+
+
+def test_a_host_that_is_short_of_room_is_cleaned_once_in_ten_minutes() -> None:
+    clock, chore = FakeClock(), Rounds()
+    keeper = Housekeeper([chore], first_s=3600, after_build_s=0, daily_s=3600, clock=clock)
+    keeper.start()
+    keeper.host_is_short()
+    chore.wait_for(1)
+    keeper.host_is_short()
+    clock.advance(601)
+    keeper.host_is_short()
+    chore.wait_for(2)
+    keeper.stop()
+    assert chore.count == 2
