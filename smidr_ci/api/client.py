@@ -26,6 +26,10 @@ class StartRequest:
     """The config's file name, for messages."""
     targets: tuple[str, ...] = ()
     clean: bool = False
+    fresh: bool = False
+    """Go on in no earlier build's workspace."""
+    ref: str = ""
+    """What is built, such as `refs/heads/main`; empty when that is not known."""
     clean_image: bool = False
     fetch_only: bool = False
     locked: bool = False

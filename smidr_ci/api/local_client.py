@@ -73,6 +73,8 @@ class LocalClient:
             "config_name": request.config_name,
             "targets": list(request.targets),
             "clean": request.clean,
+            "fresh": request.fresh,
+            "ref": request.ref,
             "clean_image": request.clean_image,
             "fetch_only": request.fetch_only,
             "locked": request.locked,

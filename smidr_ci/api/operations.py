@@ -31,6 +31,7 @@ from smidr_ci.trust import Trust
 __all__ = ["AgentPort", "Operations", "Places"]
 
 _MAX_PAGE: Final = 1000
+_LONGEST_REF: Final = 512
 _ID_BEGINNING: Final = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}", re.ASCII)
 
 
@@ -257,6 +258,8 @@ def _directory_of(caller: Caller, directory: Path) -> Path:
 
 
 def _order(caller: Caller, request: StartRequest, directory: Path, *, is_confined: bool) -> Order:
+    if len(request.ref) > _LONGEST_REF:
+        raise UsageError(f"a ref of {len(request.ref)} characters is none")
     return Order(
         customer=request.customer,
         config_text=request.config_text,
@@ -264,6 +267,7 @@ def _order(caller: Caller, request: StartRequest, directory: Path, *, is_confine
         directory=directory,
         targets=request.targets,
         clean=request.clean,
+        fresh=request.fresh,
         clean_image=request.clean_image,
         fetch_only=request.fetch_only,
         locked=request.locked,
@@ -273,6 +277,7 @@ def _order(caller: Caller, request: StartRequest, directory: Path, *, is_confine
         is_confined=is_confined,
         requested_by=caller.name,
         trust=Trust.UNTRUSTED if request.is_untrusted else Trust.TRUSTED,
+        ref=request.ref,
     )
 
 

@@ -173,11 +173,11 @@ def _features(inputs: ConfInputs) -> Iterator[str]:
         yield assign("PACKAGE_CLASSES", classes)
     if config.features.user_classes:
         yield assign("USER_CLASSES", " ".join(config.features.user_classes))
-    classes = [*config.inherit_classes]
-    if inputs.rm_work and inputs.layers.has_oe_core and _RM_WORK not in classes:
-        classes.append(_RM_WORK)
-    if classes:
-        yield assign("INHERIT", " ".join(classes), "+=")
+    inherited: list[str] = [*config.inherit_classes]
+    if inputs.rm_work and inputs.layers.has_oe_core and _RM_WORK not in inherited:
+        inherited.append(_RM_WORK)
+    if inherited:
+        yield assign("INHERIT", " ".join(inherited), "+=")
     advanced = config.advanced
     for wanted, name in ((advanced.qemu_sdl, "sdl"), (advanced.qemu_gtk, "gtk+")):
         if wanted:

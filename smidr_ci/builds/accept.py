@@ -40,6 +40,7 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         targets=order.targets,
         customer=order.customer,
         clean=order.clean,
+        fresh=order.fresh,
         clean_image=order.clean_image and is_trusted,
         fetch_only=order.fetch_only,
         locked=order.locked,
@@ -48,6 +49,7 @@ def request_for(host: Host, order: Order) -> BuildRequest:
         is_confined=is_confined,
         trust=order.trust,
         private_cache_key=order.private_cache_key,
+        ref=order.ref,
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smidr_ci.bitbake.plan import Plan
+from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.outcome import Outcome
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.preparation import Preparation
@@ -53,6 +54,13 @@ class Checkpoint:
     """What the build came to; only its workspace and its record have to be closed."""
     is_workspace_kept: bool = False
     """Whether the workspace stays when `final` is known."""
+    is_workspace_sound: bool = False
+    """Whether other builds may then go on in it."""
+
+    @property
+    def has_failed(self) -> bool:
+        """Whether the build came to anything but success."""
+        return self.final is not None and self.final.state is not BuildState.COMPLETED
 
     def preparation(self, request: BuildRequest, targets: tuple[str, ...]) -> Preparation:
         """What preparing returned, for the same request."""

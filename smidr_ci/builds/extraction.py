@@ -25,7 +25,8 @@ def extract(host: Host, prepared: Preparation, workspace: Workspace, journal: Jo
         host.artifacts_of(journal.record),
         created=host.clock.now(),
         seen_as=DEPLOY if has_own_deploy else BUILD / "tmp" / "deploy",
-        may_link=not prepared.request.keep_workspace,
+        # In a workspace that stays, a later build could write to what it shares with the store.
+        may_link=not (prepared.request.keep_workspace or workspace.warm_key),
     )
     for item in (*manifest.refused, *manifest.skipped):
         journal.observer.note(f"artifact left out: {item.path}: {item.reason}")

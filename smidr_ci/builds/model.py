@@ -84,6 +84,8 @@ class BuildRecord:
     """Why tasks ran again that an earlier build had done; see `reasons`."""
     workspace: str = ""
     """Host path of the workspace while it is kept."""
+    warm_from: str = ""
+    """The build in whose workspace it went on; empty when it had a fresh one."""
     owner_pid: int | None = None
     """Process that drives the build; its lock tells whether it lives."""
     is_resumable: bool = False

@@ -34,6 +34,8 @@ class Order:
     targets: tuple[str, ...] = ()
     """Instead of the config's own targets, when not empty."""
     clean: bool = False
+    fresh: bool = False
+    """Go on in no earlier build's directory."""
     clean_image: bool = False
     fetch_only: bool = False
     locked: bool = False
@@ -51,6 +53,10 @@ class Order:
     private_cache_key: str = ""
     """Untrusted builds with the same key use the same private cache, one after the other, such as
     `gitlab:group/project!42`. Without one it is thrown away."""
+
+    ref: str = ""
+    """What is built, such as `refs/heads/main` or `refs/tags/v1`; empty when that is not known. The
+    operator's settings say by it which builds are warm."""
 
     def to_json(self) -> dict[str, Any]:
         """What the record does not hold yet, for `BuildRecord.order`."""

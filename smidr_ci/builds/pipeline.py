@@ -23,6 +23,8 @@ from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.reserve import Reserve
 from smidr_ci.builds.retention import retire
 from smidr_ci.builds.tenancy import Tenancy, leased, take_over
+from smidr_ci.builds.uses import note_uses
+from smidr_ci.builds.warmth import damage_of
 from smidr_ci.caches.private import PRIVATE_CACHE
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import (
@@ -33,6 +35,8 @@ from smidr_ci.errors import (
 )
 from smidr_ci.files import as_host_error
 from smidr_ci.locks import KernelLock
+from smidr_ci.workspaces.model import Workspace
+from smidr_ci.workspaces.store import WorkspaceStore
 
 __all__ = ["drive", "run_build"]
 
@@ -107,14 +111,8 @@ def _stages(
         return trail.last.final
     else:
         prepared = trail.last.preparation(request, record.targets)
-    with (
-        host.layer_store(places).lease(prepared.layers),
-        leased(host, workspaces, places, journal, left) as tenancy,
-    ):
-        outcome = _build(host, prepared, tenancy, trail, journal, cancel)
-        if (private := tenancy.workspace.extra.get(PRIVATE_CACHE)) is not None:
-            host.kept_caches.bring_back(request.private_cache_key, private)
-        trail.keep(final=outcome, is_workspace_kept=tenancy.is_kept)
+    with host.layer_store(places).lease(prepared.layers):
+        outcome = _housed(host, prepared, workspaces, trail, journal, cancel, left=left)
     days = request.project.config.cache.retention
     if days is not None and request.is_trusted:
         retire(host, workspaces, journal.record, days, journal.observer.note)
@@ -139,6 +137,49 @@ def _prepared(
     return prepared
 
 
+def _housed(
+    host: Host,
+    prepared: Preparation,
+    workspaces: WorkspaceStore,
+    trail: Trail,
+    journal: Journal,
+    cancel: CancelToken,
+    *,
+    left: Workspace | None,
+) -> Outcome:
+    """Build in a workspace; in a fresh one after all, when a warm one was damaged."""
+    with leased(host, workspaces, prepared, journal, left) as tenancy:
+        outcome = _build(host, prepared, tenancy, trail, journal, cancel)
+        sign = damage_of(tenancy.workspace, outcome, journal.record.findings)
+        if not sign:
+            return _settled(host, prepared, tenancy, outcome, trail, journal)
+        tenancy.is_kept = tenancy.is_sound = False
+        trail.forget()
+    cancel.raise_if_cancelled()
+    journal.observer.note(f"building again in a fresh workspace, the warm one is damaged: {sign}")
+    with leased(host, workspaces, prepared, journal, None, is_anew=True) as tenancy:
+        outcome = _build(host, prepared, tenancy, trail, journal, cancel)
+        return _settled(host, prepared, tenancy, outcome, trail, journal)
+
+
+def _settled(
+    host: Host,
+    prepared: Preparation,
+    tenancy: Tenancy,
+    outcome: Outcome,
+    trail: Trail,
+    journal: Journal,
+) -> Outcome:
+    """Write down what the build came to and what becomes of its workspace, before it does."""
+    if (private := tenancy.workspace.extra.get(PRIVATE_CACHE)) is not None:
+        host.kept_caches.bring_back(prepared.request.private_cache_key, private)
+    tenancy.settle(outcome, journal.record.findings)
+    trail.keep(
+        final=outcome, is_workspace_kept=tenancy.is_kept, is_workspace_sound=tenancy.is_sound
+    )
+    return outcome
+
+
 def _build(
     host: Host,
     prepared: Preparation,
@@ -156,6 +197,7 @@ def _build(
     outcome = trail.require().outcome
     if outcome is None:
         outcome = run_attempts(host, prepared, workspace, trail, journal, cancel)
+        note_uses(host, workspace.build_id, workspace.extra.get("tmp", workspace.build / "tmp"))
         trail.keep(outcome=outcome)
     if outcome.state is BuildState.COMPLETED and not request.fetch_only:
         tenancy.is_kept = True  # until the artifacts are out

@@ -20,6 +20,8 @@ class BuildRequest:
     customer: str = "default"
     clean: bool = False
     """Carry nothing over from earlier builds but downloads and sstate."""
+    fresh: bool = False
+    """Go on in no earlier build's directory."""
     clean_image: bool = False
     """Pull or build the builder image again."""
     fetch_only: bool = False
@@ -34,6 +36,8 @@ class BuildRequest:
     """From a stranger: layers with a `path` must lie below the config's directory."""
     trust: Trust = Trust.TRUSTED
     private_cache_key: str = ""
+    """See `Order`."""
+    ref: str = ""
     """See `Order`."""
 
     @property

@@ -98,6 +98,7 @@ builds = Table(
     Column("is_resumable", Boolean, nullable=False, server_default=false()),
     Column("cancel_reason", Text, nullable=False, server_default=""),
     Column("trust", String(16), nullable=False, server_default="trusted"),
+    Column("warm_from", String(64), nullable=False, server_default=""),
     Index("builds_by_state", "state", "seq"),
     Index("builds_by_customer", "customer", "seq"),
     Index("builds_by_project", "project", "seq"),

@@ -1,17 +1,21 @@
-"""Which workspace a build has: a fresh one, or the one that a process which died left for it."""
+"""Which workspace a build has: a fresh one, a warm one, or what a process that died left for it."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from smidr_ci.builds.checkpoint import Trail
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
-from smidr_ci.builds.model import BuildState
-from smidr_ci.builds.places import Places
+from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.outcome import Outcome
+from smidr_ci.builds.preparation import Preparation
 from smidr_ci.builds.retention import forget_workspaces
+from smidr_ci.builds.warmth import is_sound, warmth_of
+from smidr_ci.errors import UsageError
 from smidr_ci.trust import Trust
 from smidr_ci.workspaces.model import Budget, Workspace
 from smidr_ci.workspaces.store import WorkspaceStore
@@ -25,32 +29,81 @@ class Tenancy:
 
     workspace: Workspace
     is_kept: bool = False
+    is_sound: bool = False
+    """Others may go on in it."""
+    has_failed: bool = False
+
+    def settle(self, outcome: Outcome, findings: Sequence[Mapping[str, Any]]) -> None:
+        """Decide whether others may go on in it, now that the build is over."""
+        self.has_failed = outcome.state is not BuildState.COMPLETED
+        may_be_used = bool(self.workspace.warm_key)
+        self.is_sound = may_be_used and is_sound(outcome, findings, self.workspace.failures)
+        self.is_kept = self.is_kept or self.is_sound
 
 
 @contextlib.contextmanager
 def leased(
-    host: Host, store: WorkspaceStore, places: Places, journal: Journal, left: Workspace | None
+    host: Host,
+    store: WorkspaceStore,
+    prepared: Preparation,
+    journal: Journal,
+    left: Workspace | None,
+    *,
+    is_anew: bool = False,
 ) -> Iterator[Tenancy]:
     """A workspace of the build's own, or the one that was `left` for it.
 
-    Released at the end, and the kept ones trimmed to their budget.
+    With `is_anew` no earlier build's. Released at the end, and the kept ones trimmed to their
+    budgets.
     """
-    record = journal.record
-    key = f"{record.customer}-{record.project}"
-    if record.trust is Trust.UNTRUSTED:
-        key = f"untrusted-{key}"[:127]
-    tenancy = Tenancy(left or store.lease(key, record.build_id, places.private_roots))
-    journal.note(workspace=str(tenancy.workspace.path))
+    workspace = left or _lease(host, store, prepared, journal.record, is_anew=is_anew)
+    tenancy = Tenancy(workspace)
+    journal.note(workspace=str(workspace.path), warm_from=workspace.after)
+    if workspace.after:
+        with contextlib.suppress(UsageError):
+            host.store.update(workspace.after, workspace="")
     try:
         yield tenancy
     finally:
         journal.make_room()
-        store.release(tenancy.workspace, keep=tenancy.is_kept)
-        limits = host.agent.limits
-        gone = store.sweep(Budget(limits.kept_workspaces_count, limits.kept_workspaces_size))
+        store.release(
+            workspace,
+            keep=tenancy.is_kept,
+            is_reusable=tenancy.is_sound,
+            has_failed=tenancy.has_failed,
+            is_unchanged=_is_unchanged(journal.record),
+        )
+        gone = store.sweep(*_budgets(host))
         forget_workspaces(host.store, gone)
-        if not tenancy.is_kept or tenancy.workspace.path in {item.path for item in gone}:
+        if not tenancy.is_kept or workspace.path in {item.path for item in gone}:
             journal.note(workspace="")
+
+
+def _lease(
+    host: Host, store: WorkspaceStore, prepared: Preparation, record: BuildRecord, *, is_anew: bool
+) -> Workspace:
+    key = f"{record.customer}-{record.project}"
+    if record.trust is Trust.UNTRUSTED:
+        key = f"untrusted-{key}"[:127]
+    warmth = warmth_of(host, prepared)
+    if warmth.key and not warmth.starts_fresh and not is_anew:
+        found = store.lease_warm(key, record.build_id, warmth.key)
+        if found is not None:
+            return found
+    return store.lease(key, record.build_id, prepared.places.private_roots, warm_key=warmth.key)
+
+
+def _budgets(host: Host) -> tuple[Budget, Budget]:
+    limits, warm = host.agent.limits, host.agent.workspaces
+    return (
+        Budget(limits.kept_workspaces_count, limits.kept_workspaces_size),
+        Budget(warm.max_count, warm.max_size),
+    )
+
+
+def _is_unchanged(record: BuildRecord) -> bool:
+    counts = [record.tasks.get(name) for name in ("executed", "from_sstate", "failed")]
+    return counts == [0, 0, 0]
 
 
 def take_over(
@@ -70,8 +123,10 @@ def take_over(
     left = store.adopt(record.build_id)
     if trail.last is None or trail.last.final is not None:
         is_kept = trail.last is not None and trail.last.is_workspace_kept
+        is_sound = trail.last is not None and trail.last.is_workspace_sound
         if left is not None:
-            store.release(left, keep=is_kept)
+            has_failed = trail.last is not None and trail.last.has_failed
+            store.release(left, keep=is_kept, is_reusable=is_sound, has_failed=has_failed)
         if not is_kept:
             journal.note(workspace="")
         return None

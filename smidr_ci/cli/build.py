@@ -40,6 +40,7 @@ __all__ = ["build", "carry_out", "exit_code_of"]
     "--customer", default="default", show_default=True, metavar="NAME", help="Whom it is for."
 )
 @click.option("--clean", is_flag=True, help="Carry over nothing but downloads and sstate.")
+@click.option("--fresh", is_flag=True, help="Go on in no earlier build's directory.")
 @click.option("--clean-image", is_flag=True, help="Pull or build the builder image again.")
 @click.option("--fetch-only", is_flag=True, help="Fetch all sources of the targets, and stop.")
 @click.option("--locked", is_flag=True, help="Refuse layers that smidr.lock does not pin.")
@@ -54,6 +55,7 @@ def build(
     targets: tuple[str, ...],
     customer: str,
     clean: bool,
+    fresh: bool,
     clean_image: bool,
     fetch_only: bool,
     locked: bool,
@@ -78,6 +80,7 @@ def build(
         locked,
         keep,
         untrusted,
+        fresh,
     )
     home = Home.from_environment()
     record = carry_out(options, home, watcher_for(sys.stderr, SystemClock()), no_agent=no_agent)

@@ -57,6 +57,7 @@ def client() -> None:
 )
 @click.option("-f", "--follow", "is_followed", is_flag=True, help="Show it until it is over.")
 @click.option("--clean", is_flag=True, help="Carry over nothing but downloads and sstate.")
+@click.option("--fresh", is_flag=True, help="Go on in no earlier build's directory.")
 @click.option("--clean-image", is_flag=True, help="Pull or build the builder image again.")
 @click.option(
     "--untrusted", is_flag=True, help="As a stranger's: private caches, none of the host's secrets."
@@ -77,6 +78,7 @@ def start(
     customer: str,
     is_followed: bool,
     clean: bool,
+    fresh: bool,
     clean_image: bool,
     untrusted: bool,
     variables: tuple[str, ...],
@@ -97,6 +99,7 @@ def start(
         targets,
         _variables(variables),
         clean=clean,
+        fresh=fresh,
         clean_image=clean_image,
         is_untrusted=untrusted,
         is_local=connection.is_local,

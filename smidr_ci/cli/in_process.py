@@ -12,7 +12,7 @@ from smidr_ci.builds.order import Order
 from smidr_ci.builds.pipeline import run_build
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.cancel import CancelToken
-from smidr_ci.cli.build_options import BuildOptions, user_name
+from smidr_ci.cli.build_options import BuildOptions, ref_of, user_name
 from smidr_ci.cli.on_agent import for_strangers, variables_in
 from smidr_ci.cli.watch import Watcher
 from smidr_ci.config.reading import read_config_text
@@ -31,6 +31,8 @@ def _request(host: Host, options: BuildOptions) -> BuildRequest:
         targets=options.targets,
         customer=options.customer,
         clean=options.clean,
+        fresh=options.is_fresh,
+        ref=ref_of(host.environ),
         clean_image=options.clean_image,
         fetch_only=options.fetch_only,
         locked=options.locked,
@@ -48,6 +50,7 @@ def _order(options: BuildOptions, path: Path, text: str, environ: Mapping[str, s
         directory=path.parent.absolute(),
         targets=options.targets,
         clean=options.clean,
+        fresh=options.is_fresh,
         clean_image=options.clean_image,
         fetch_only=options.fetch_only,
         locked=options.locked,

@@ -11,7 +11,7 @@ from typing import Final
 from smidr_ci.api.client import AgentClient, StartRequest
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.cancel import CancelToken
-from smidr_ci.cli.build_options import BuildOptions
+from smidr_ci.cli.build_options import BuildOptions, ref_of
 from smidr_ci.cli.follow import follow_build
 from smidr_ci.cli.watch import Watcher
 
@@ -40,6 +40,8 @@ def build_on(
             directory=path.parent,
             targets=options.targets,
             clean=options.clean,
+            fresh=options.is_fresh,
+            ref=ref_of(os.environ),
             clean_image=options.clean_image,
             fetch_only=options.fetch_only,
             locked=options.locked,

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from smidr_ci.api.client import StartRequest
 from smidr_ci.api.packing import make_bundle
+from smidr_ci.cli.build_options import ref_of
 from smidr_ci.cli.on_agent import for_strangers, variables_in
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.loader import LoadedProject, load_project
@@ -22,6 +23,7 @@ def make_request(
     given: Mapping[str, str],
     *,
     clean: bool,
+    fresh: bool = False,
     clean_image: bool,
     is_local: bool,
     is_untrusted: bool = False,
@@ -40,6 +42,8 @@ def make_request(
         config_name=str(config_path.absolute()) if is_local else config_path.name,
         targets=targets,
         clean=clean,
+        fresh=fresh,
+        ref=ref_of(os.environ),
         clean_image=clean_image,
         is_untrusted=is_untrusted,
         variables=_variables(project, environ, given, is_ours=is_local and not is_untrusted),

@@ -41,6 +41,8 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
         yield "Trust", "untrusted: read the shared caches at most, saw no secret of the host"
     if record.stages:
         yield "Stages", ", ".join(_stage(stage) for stage in record.stages)
+    if record.warm_from:
+        yield "Workspace", f"warm, after build {record.warm_from}"
     tasks = record.tasks
     if tasks.get("recipes"):
         yield "Recipes", _recipes(tasks)
@@ -112,7 +114,7 @@ def _print_failure(record: BuildRecord) -> None:
     if not record.findings or record.failure_kind not in _TOLD_BY_FINDINGS:
         click.echo(printable(f"Why        {record.failure_message}", keep_newlines=True))
     if record.workspace:
-        click.echo(f"Workspace  {record.workspace} (smidr shell --build {record.build_id})")
+        click.echo(f"Directory  {record.workspace} (smidr shell --build {record.build_id})")
     if any(stage.name == BuildState.BUILDING for stage in record.stages):
         click.echo(f"Log        smidr logs {record.build_id}")
 

@@ -21,6 +21,7 @@ from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
 from smidr_ci.config.trust import Host, TrustSettings
 from smidr_ci.config.values import ConfValue, Count, Flag, ImageReference, MemorySize, Word
+from smidr_ci.config.workspaces import WorkspaceSettings
 from smidr_ci.errors import ConfigError
 
 __all__ = [
@@ -319,6 +320,8 @@ class AgentConfig(Model):
     """How long builds are remembered."""
     cache: CacheLimits = CacheLimits()
     """How big caches may grow."""
+    workspaces: WorkspaceSettings = WorkspaceSettings()
+    """Whether builds start fresh or warm."""
     trust: TrustSettings = TrustSettings()
     """What untrusted builds may do."""
     directories: AgentDirectories = AgentDirectories()

@@ -136,6 +136,9 @@ class Build(Model):
     fetch_first: Flag = False
     """Fetch all sources in a phase of its own, then build with BB_NO_NETWORK; a recipe that
     follows a branch (AUTOREV) can't be built like this."""
+    workspace: Literal["fresh"] | None = None
+    """`fresh`: never go on in the directory of an earlier build, also where the host would let this
+    project. Whether builds are warm otherwise is the operator's choice."""
     fail_on_warnings: Warnings = False
     """Let a build with warnings fail: `true` for any, or categories, such as `[package-qa]`."""
     sstate: HostPath | None = None

@@ -85,6 +85,11 @@ class StartBuild(_Model):
     """Instead of the config's own targets, when not empty."""
     clean: bool = False
     """Carry nothing over from earlier builds but downloads and sstate."""
+    fresh: bool = False
+    """Go on in no earlier build's workspace, whatever the agent's settings say."""
+    ref: str = ""
+    """What is built, such as `refs/heads/main`; the agent's settings say by it which builds are
+    warm."""
     clean_image: bool = False
     """Pull or build the builder image again."""
     fetch_only: bool = False
@@ -120,6 +125,8 @@ class StartBuild(_Model):
             config_name=self.config_name,
             targets=tuple(self.targets),
             clean=self.clean,
+            fresh=self.fresh,
+            ref=self.ref,
             clean_image=self.clean_image,
             fetch_only=self.fetch_only,
             locked=self.locked,

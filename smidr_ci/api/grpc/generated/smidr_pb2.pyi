@@ -240,7 +240,7 @@ class RebuildReason(_message.Message):
     def __init__(self, recipe: _Optional[str] = ..., task: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., how: _Optional[str] = ..., old: _Optional[str] = ..., new: _Optional[str] = ..., text: _Optional[str] = ..., others: _Optional[int] = ..., recipes: _Optional[_Iterable[str]] = ..., recipe_count: _Optional[int] = ...) -> None: ...
 
 class Build(_message.Message):
-    __slots__ = ("build_id", "customer", "project", "targets", "state", "created", "started", "ended", "config_text", "config_path", "description", "requested_by", "exit_code", "failure_kind", "failure_message", "image", "layer_commits", "stages", "sstate", "tasks", "findings", "artifacts", "rebuilt", "workspace", "owner_pid", "is_resumable", "cancel_reason", "is_summary", "trust")
+    __slots__ = ("build_id", "customer", "project", "targets", "state", "created", "started", "ended", "config_text", "config_path", "description", "requested_by", "exit_code", "failure_kind", "failure_message", "image", "layer_commits", "stages", "sstate", "tasks", "findings", "artifacts", "rebuilt", "workspace", "owner_pid", "is_resumable", "cancel_reason", "is_summary", "trust", "warm_from")
     class LayerCommitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -284,6 +284,7 @@ class Build(_message.Message):
     CANCEL_REASON_FIELD_NUMBER: _ClassVar[int]
     IS_SUMMARY_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
+    WARM_FROM_FIELD_NUMBER: _ClassVar[int]
     build_id: str
     customer: str
     project: str
@@ -313,7 +314,8 @@ class Build(_message.Message):
     cancel_reason: str
     is_summary: bool
     trust: Trust
-    def __init__(self, build_id: _Optional[str] = ..., customer: _Optional[str] = ..., project: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[BuildState, str]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., config_text: _Optional[str] = ..., config_path: _Optional[str] = ..., description: _Optional[str] = ..., requested_by: _Optional[str] = ..., exit_code: _Optional[int] = ..., failure_kind: _Optional[_Union[FailureKind, str]] = ..., failure_message: _Optional[str] = ..., image: _Optional[str] = ..., layer_commits: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., sstate: _Optional[_Union[SstateSummary, _Mapping]] = ..., tasks: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., rebuilt: _Optional[_Iterable[_Union[RebuildReason, _Mapping]]] = ..., workspace: _Optional[str] = ..., owner_pid: _Optional[int] = ..., is_resumable: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., is_summary: _Optional[bool] = ..., trust: _Optional[_Union[Trust, str]] = ...) -> None: ...
+    warm_from: str
+    def __init__(self, build_id: _Optional[str] = ..., customer: _Optional[str] = ..., project: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[BuildState, str]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., config_text: _Optional[str] = ..., config_path: _Optional[str] = ..., description: _Optional[str] = ..., requested_by: _Optional[str] = ..., exit_code: _Optional[int] = ..., failure_kind: _Optional[_Union[FailureKind, str]] = ..., failure_message: _Optional[str] = ..., image: _Optional[str] = ..., layer_commits: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., sstate: _Optional[_Union[SstateSummary, _Mapping]] = ..., tasks: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., rebuilt: _Optional[_Iterable[_Union[RebuildReason, _Mapping]]] = ..., workspace: _Optional[str] = ..., owner_pid: _Optional[int] = ..., is_resumable: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., is_summary: _Optional[bool] = ..., trust: _Optional[_Union[Trust, str]] = ..., warm_from: _Optional[str] = ...) -> None: ...
 
 class RunningTask(_message.Message):
     __slots__ = ("pid", "pn", "task", "started", "mc")
@@ -406,7 +408,7 @@ class Note(_message.Message):
     def __init__(self, number: _Optional[int] = ..., text: _Optional[str] = ...) -> None: ...
 
 class StartBuildRequest(_message.Message):
-    __slots__ = ("customer", "config_text", "config_name", "targets", "clean", "clean_image", "fetch_only", "locked", "keep_workspace", "variables", "environment", "bundle", "is_untrusted")
+    __slots__ = ("customer", "config_text", "config_name", "targets", "clean", "clean_image", "fetch_only", "locked", "keep_workspace", "variables", "environment", "bundle", "is_untrusted", "fresh", "ref")
     class VariablesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -434,6 +436,8 @@ class StartBuildRequest(_message.Message):
     ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
     BUNDLE_FIELD_NUMBER: _ClassVar[int]
     IS_UNTRUSTED_FIELD_NUMBER: _ClassVar[int]
+    FRESH_FIELD_NUMBER: _ClassVar[int]
+    REF_FIELD_NUMBER: _ClassVar[int]
     customer: str
     config_text: str
     config_name: str
@@ -447,7 +451,9 @@ class StartBuildRequest(_message.Message):
     environment: _containers.ScalarMap[str, str]
     bundle: bytes
     is_untrusted: bool
-    def __init__(self, customer: _Optional[str] = ..., config_text: _Optional[str] = ..., config_name: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., clean: _Optional[bool] = ..., clean_image: _Optional[bool] = ..., fetch_only: _Optional[bool] = ..., locked: _Optional[bool] = ..., keep_workspace: _Optional[bool] = ..., variables: _Optional[_Mapping[str, str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., bundle: _Optional[bytes] = ..., is_untrusted: _Optional[bool] = ...) -> None: ...
+    fresh: bool
+    ref: str
+    def __init__(self, customer: _Optional[str] = ..., config_text: _Optional[str] = ..., config_name: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., clean: _Optional[bool] = ..., clean_image: _Optional[bool] = ..., fetch_only: _Optional[bool] = ..., locked: _Optional[bool] = ..., keep_workspace: _Optional[bool] = ..., variables: _Optional[_Mapping[str, str]] = ..., environment: _Optional[_Mapping[str, str]] = ..., bundle: _Optional[bytes] = ..., is_untrusted: _Optional[bool] = ..., fresh: _Optional[bool] = ..., ref: _Optional[str] = ...) -> None: ...
 
 class StartBuildResponse(_message.Message):
     __slots__ = ("build",)

@@ -15,6 +15,7 @@ def upgrade() -> None:
         sa.Column("is_resumable", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("cancel_reason", sa.Text, nullable=False, server_default=""),
         sa.Column("trust", sa.String(16), nullable=False, server_default="trusted"),
+        sa.Column("warm_from", sa.String(64), nullable=False, server_default=""),
     ):
         op.add_column("builds", column)
     order = sa.Column("order", sa.JSON, nullable=False, server_default="{}")
@@ -61,6 +62,7 @@ def downgrade() -> None:
     op.drop_table("tokens")
     op.drop_table("outbox")
     op.drop_column("build_details", "order")
+    op.drop_column("builds", "warm_from")
     op.drop_column("builds", "trust")
     op.drop_column("builds", "cancel_reason")
     op.drop_column("builds", "is_resumable")
