@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
@@ -32,6 +33,7 @@ class Settings:
         self._host = _ready(host, host.agent, _made(host))
         self._problem = ""
         self._read = host.clock.now()
+        self._positions = itertools.count()
 
     @property
     def host(self) -> Host:
@@ -64,7 +66,7 @@ class Settings:
         return Scheduler(*_scheduling(self._host))
 
     def waiting(self, record: BuildRecord, request: BuildRequest | None = None) -> Waiting:
-        """What a build counts for, and its place in line."""
+        """What a build counts for, and the next place in line: ask in the order of arrival."""
         allowance = Allowance(cpus=None, memory_bytes=None)
         with contextlib.suppress(SmidrError):  # the build itself will say what is wrong
             request = request or request_for(self._host, order_of(record))
@@ -73,7 +75,7 @@ class Settings:
         return Waiting(
             record.build_id,
             record.customer,
-            position=int(record.created.timestamp() * 1_000_000),
+            position=next(self._positions),
             memory_bytes=allowance.memory_bytes,
             cpus=allowance.cpus,
         )
