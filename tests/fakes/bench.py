@@ -97,12 +97,16 @@ class Bench:
         agent: AgentConfig | None = None,
         trust: Trust = Trust.TRUSTED,
         private_cache_key: str = "",
+        ref: str = "",
     ) -> Seen:
         """Run a whole build."""
         self._files.clear()
         host = self.host(agent)
         request = BuildRequest(
-            project=self.loaded(config), trust=trust, private_cache_key=private_cache_key
+            project=self.loaded(config),
+            trust=trust,
+            private_cache_key=private_cache_key,
+            ref=ref,
         )
         record = run_build(host, request, CancelToken(), SilentObserver())
         host.store.close()
@@ -123,7 +127,7 @@ class Bench:
         is_apart = any(str(mount.target) == "/smidr/deploy" for mount in container.spec.mounts)
         deploy = container.host_path("/smidr/deploy" if is_apart else "/smidr/build/tmp/deploy")
         images = deploy / "images" / "machine"
-        images.mkdir(parents=True)
+        images.mkdir(parents=True, exist_ok=True)  # a warm workspace has it already
         for name in ("image.wic", "image.manifest", "image.cpio.gz"):
             (images / name).write_text(name)
         for name, lines in {

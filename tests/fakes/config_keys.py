@@ -58,6 +58,7 @@ EXAMPLES: Mapping[str, Any] = {
     "build.parallel_make": 3,
     "build.bb_number_threads": 5,
     "build.fetch_first": True,
+    "build.workspace": "fresh",
     "build.fail_on_warnings": ["package-qa"],
     "build.sstate": "cache/sstate",
     "build.tmp": "cache/tmp",
@@ -165,6 +166,12 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "cache.gc_below_free": 0,
     "cache.gc_until_free": 95,
     "cache.keep_builds": 1,
+    "workspaces.mode": "warm",
+    "workspaces.warm_refs": ["main"],
+    "workspaces.fresh_refs": ["main"],
+    "workspaces.max_count": 0,
+    "workspaces.max_size": 1,
+    "workspaces.rm_work": True,
     "trust.untrusted_may_read_caches": False,
     "trust.private_cache_size": 1,
     "trust.untrusted_may_use_credentials": ["git.example.com", "other.example.com"],
@@ -196,6 +203,9 @@ _EXCLUDES: Mapping[str, str] = {
 
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
     "history.keep_newest": {"history": {"max_builds": 1}},
+    "workspaces.fresh_refs": {"workspaces": {"mode": "warm"}},
+    "workspaces.max_count": {"workspaces": {"mode": "warm"}},
+    "workspaces.max_size": {"workspaces": {"mode": "warm"}},
     "base.version": {"base": {"provider": "oe-core"}, "yocto_series": "scarthgap"},
 }
 """What else both configs need for a key to mean anything."""

@@ -214,6 +214,12 @@ def kept_after_a_month(world: World, config: ProjectConfig) -> object:
     return artifacts.is_dir(), Path(record.workspace).is_dir()
 
 
+def goes_on(world: World, config: ProjectConfig) -> object:
+    """Whether a second build goes on where the first ended, on a host that lets it."""
+    agent = AgentConfig.model_validate({"workspaces": {"mode": "warm"}})
+    return is_second_warm(world, config, agent, "")
+
+
 Consumer = Callable[["World", Any], object]
 
 _LOCAL_CONF: Final = (
@@ -246,6 +252,7 @@ PROJECT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "build.image": lambda world, config: world.plan("targets")(config),
     "build.targets": lambda world, config: world.plan("targets")(config),
     "build.fetch_first": lambda world, config: world.plan("phases")(config),
+    "build.workspace": goes_on,
     "build.fail_on_warnings": end_with_a_warning,
     "build.sstate": lambda world, config: world.mounted("/smidr/sstate")(config),
     "build.tmp": lambda world, config: world.mounted("/smidr/build/tmp")(config),
@@ -538,6 +545,23 @@ def freed(_: World, agent: AgentConfig) -> int:
     return wanted_bytes(FreeSpace(10 << 30, 100 << 30, 1, 1), agent.cache)
 
 
+def warm_refs(world: World, agent: AgentConfig) -> object:
+    """Of which refs a second build goes on where the first ended."""
+    config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
+    return [
+        ref
+        for ref in ("", "refs/heads/main", "refs/heads/other", "refs/tags/v1")
+        if is_second_warm(world, config, agent, ref)
+    ]
+
+
+def is_second_warm(world: World, config: ProjectConfig, agent: AgentConfig, ref: str) -> bool:
+    limits = agent.limits.model_copy(update={"min_free_disk": 1, "min_free_disk_percent": 0})
+    agent = agent.model_copy(update={"limits": limits})
+    first, second = (world.bench.build(config, agent, ref=ref).record for _ in range(2))
+    return second.warm_from == first.build_id
+
+
 def strangers_build(world: World, agent: AgentConfig) -> Seen:
     """An untrusted build of a pull request, with a roomy disk."""
     limits = agent.limits.model_copy(update={"min_free_disk": 1, "min_free_disk_percent": 0})
@@ -618,6 +642,12 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "cache.gc_below_free": freed,
     "cache.gc_until_free": freed,
     "cache.keep_builds": kept_for_builds,
+    "workspaces.mode": warm_refs,
+    "workspaces.warm_refs": warm_refs,
+    "workspaces.fresh_refs": warm_refs,
+    "workspaces.max_count": warm_refs,
+    "workspaces.max_size": warm_refs,
+    "workspaces.rm_work": lambda world, agent: build_with(world, agent).files["local.conf"],
     "trust.untrusted_may_read_caches": strangers_container("mounts"),
     "trust.private_cache_size": kept_for_a_pull_request,
     "trust.untrusted_may_use_credentials": lambda _, agent: logins_for(agent, {}),
