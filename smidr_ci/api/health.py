@@ -27,7 +27,10 @@ class Health:
         clock: Clock | None = None,
     ) -> None:
         self._agent = agent
-        self._checks = (lambda: store.list(limit=1), check_engine)
+        self._checks: dict[str, Callable[[], object]] = {
+            "the build history can't be read": lambda: store.list(limit=1),
+            "the container engine does not answer": check_engine,
+        }
         self._clock = clock or SystemClock()
         self._lock = threading.Lock()
         self._asked = float("-inf")
@@ -51,11 +54,7 @@ class Health:
 
     def _look(self) -> list[str]:
         faults = []
-        for check, fault in zip(
-            self._checks,
-            ("the build history can't be read", "the container engine does not answer"),
-            strict=True,
-        ):
+        for fault, check in self._checks.items():
             try:
                 check()
             except SmidrError:
