@@ -24,6 +24,7 @@ from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.service import BuildView
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.errors import BusyError, EngineError, SmidrError
+from smidr_ci.forges.status import RegistrationStatus
 from smidr_ci.locks import KernelLock
 
 __all__ = ["Agent"]
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 _RECHECK_S: Final = 5.0
 _TICK_S: Final = 20.0
+_LAST_LOOK_S: Final = 0.5
 
 Finished = Callable[[BuildRecord], object]
 """Takes a final record; called from the build's thread, must not raise."""
@@ -80,6 +82,10 @@ class Agent:
         self.outbox_status: Callable[[], tuple[OutboxStatus, ...]] = tuple
         self.warnings: Callable[[], tuple[str, ...]] = tuple
         """What else the operator should see to; set by whoever knows."""
+        self.registrations: Callable[[], tuple[RegistrationStatus, ...]] = tuple
+        """The forges that jobs come from."""
+        self.is_needed: Callable[[], bool] = lambda: False
+        """Whether a draining agent has to stay for something else than builds."""
 
     # What the API and the forges use: `BuildService`.
 
@@ -156,7 +162,17 @@ class Agent:
             outbox=self.outbox_status(),
             problems=problems,
             settings=self._settings.described(),
+            registrations=self.registrations(),
         )
+
+    def refusal(self, expected: int = 0) -> str | None:
+        """Why a build that is ordered now would wait, when so many others come before it."""
+        return self._scheduler.refusal(expected) or self._engine_problem() or None
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether it takes nothing new, and ends when what runs is over."""
+        return self._scheduler.is_draining
 
     def drain(self) -> None:
         """Take nothing new, and end when what runs is over; returns at once."""
@@ -228,8 +244,10 @@ class Agent:
                 _log.exception("the scheduler stumbled")
                 pause_s = _RECHECK_S
             if self._scheduler.is_draining and not self._driven():
-                self._ending.set()
-                return
+                if not self.is_needed():
+                    self._ending.set()
+                    return
+                pause_s = _LAST_LOOK_S
             self._wake.wait(pause_s)
 
     def _take_what_may_start(self) -> float:

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from smidr_ci.forges.status import RegistrationStatus
+
 __all__ = ["AgentStatus", "OutboxStatus"]
 
 
@@ -40,3 +42,5 @@ class AgentStatus:
     """What keeps builds from starting, or the agent from its work."""
     settings: Mapping[str, str] = field(default_factory=dict)
     """Where the settings come from: path of agent.yaml, when it was read."""
+    registrations: tuple[RegistrationStatus, ...] = ()
+    """The forges that jobs come from."""

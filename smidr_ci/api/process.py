@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
+from smidr_ci.agent.forging import Forges
 from smidr_ci.agent.housekeeping import Chore, Housekeeper
 from smidr_ci.agent.outbox import Outbox
 from smidr_ci.agent.service import Agent
@@ -99,13 +100,27 @@ class _Process:
         self._notifier = notifier
         self._token = make_local_token()
         self._outbox = Outbox(database, host.clock)
-        self._housekeeper = Housekeeper(_chores(self._settings, self._outbox))
+        chores = _chores(self._settings, self._outbox)
+        self._housekeeper = Housekeeper([self._tidy_checkouts, *chores])
         sizes = DirectorySizes(self._directories)
         self._metrics = Metrics(self._status, host.store, self._directories, sizes)
         ended = (self._housekeeper.build_ended, self._metrics.finished)
         self.agent = Agent(self._settings, ended, self._housekeeper.host_is_short)
         self.agent.outbox_status = self._outbox.status
-        self.agent.warnings = lambda: listening.warnings(host.clock.now())
+        self._forges = Forges(
+            lambda: self._settings.host,
+            self.agent,
+            self._outbox,
+            self.agent.refusal,
+            lambda: self.agent.is_draining,
+            self._metrics.forge_called,
+        )
+        self.agent.warnings = lambda: (
+            *listening.warnings(host.clock.now()),
+            *self._forges.problems,
+        )
+        self.agent.registrations = self._forges.status
+        self.agent.is_needed = lambda: self._forges.is_busy
         self._watchdog = Watchdog(notifier, self.agent.is_alive)
         self._edge = Edge(
             host.home,
@@ -121,6 +136,7 @@ class _Process:
         self.agent.start()
         self._outbox.start()
         self._housekeeper.start()
+        self._forges.start()
         self.agent.listening = self._edge.start()
         home = self._settings.host.home
         publish_local_token(home, self._token, _loopback(self.agent.listening))
@@ -134,6 +150,7 @@ class _Process:
         self._notifier.stopping()
         withdraw_local_token(self._settings.host.home)
         self._edge.stop()
+        self._forges.stop()
         self._outbox.stop()
 
     def handle_signals(self) -> None:
@@ -154,6 +171,7 @@ class _Process:
     def _reload(self) -> None:
         self._notifier.reloading(self._settings.host.clock)
         self.agent.reload()
+        self._forges.look()
         self._notifier.ready()
 
     def _operations(self) -> Operations:
@@ -176,6 +194,9 @@ class _Process:
             "artifacts": host.artifacts_root,
             "builds": home.builds,
         }
+
+    def _tidy_checkouts(self) -> None:
+        self._forges.tidy()
 
     def _reach_engine(self) -> None:
         self._settings.host.engine.reach()

@@ -97,6 +97,21 @@ class Scheduler:
     def _said(self, reason: str) -> str:
         return _DRAINS if self._is_draining else reason or self._refusal or _NEXT
 
+    def refusal(self, expected: int) -> str | None:
+        """Why one more build could not start at once, when so many others come before it.
+
+        Asks the host, as `take` does.
+        """
+        with self._lock:
+            if self._is_draining:
+                return _DRAINS
+            slots = self._line.policy.max_builds
+            before = len(self._line.running) + len(self._line) + expected
+            admission = self._admission
+        if before >= slots:
+            return f"all {slots} slots are taken" if slots > 1 else "the only slot is taken"
+        return admission.check(Waiting("", "", position=0))
+
     @property
     def running(self) -> tuple[str, ...]:
         """Ids in the order in which they started."""

@@ -14,8 +14,9 @@ from smidr_ci.builds.views import plain
 from smidr_ci.cli.connection import Connection, connection_options
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import local_time, print_columns, print_json
+from smidr_ci.forges.status import RegistrationStatus
 
-__all__ = ["daemon"]
+__all__ = ["daemon", "start_options"]
 
 _START_OPTIONS = (
     click.option(
@@ -33,14 +34,15 @@ _START_OPTIONS = (
 )
 
 
-def _start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+def start_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of a command that becomes the agent."""
     for option in reversed(_START_OPTIONS):
         command = option(command)
     return command
 
 
 @click.group(invoke_without_command=True)
-@_start_options
+@start_options
 @click.pass_context
 def daemon(ctx: click.Context, /, **options: object) -> None:
     """Run this host's agent, or talk to the one that runs.
@@ -54,7 +56,7 @@ def daemon(ctx: click.Context, /, **options: object) -> None:
 
 
 @daemon.command()
-@_start_options
+@start_options
 def start(
     address: str | None, http_address: str | None, config_path: Path | None, insecure: bool
 ) -> None:
@@ -128,6 +130,7 @@ def _print_status(found: AgentStatus) -> None:
             ("Queued", str(len(found.queued))),
             *(("", f"{build_id}: {why}") for build_id, why in found.queued.items()),
             *(("Problem", problem) for problem in found.problems),
+            *(("Jobs from", _registration(item)) for item in found.registrations),
             *(
                 (
                     "Outbox",
@@ -138,3 +141,9 @@ def _print_status(found: AgentStatus) -> None:
             ),
         ]
     )
+
+
+def _registration(item: RegistrationStatus) -> str:
+    jobs = f", {len(item.jobs)} jobs" if item.jobs else ""
+    why = f" ({item.detail})" if item.detail else ""
+    return f"{item.name} at {item.url}: {item.state}{why}{jobs}"

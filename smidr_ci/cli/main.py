@@ -33,6 +33,7 @@ _COMMANDS: Final[Mapping[str, str]] = MappingProxyType(
         "shell": "smidr_ci.cli.shell:shell",
         "diagnose": "smidr_ci.cli.diagnose:diagnose",
         "daemon": "smidr_ci.cli.daemon:daemon",
+        "runner": "smidr_ci.cli.runner:runner",
         "client": "smidr_ci.cli.client:client",
         "token": "smidr_ci.cli.token:token",
         "doctor": "smidr_ci.cli.doctor:doctor",

@@ -16,6 +16,7 @@ from smidr_ci.config.base import KeyPath, MisfitError, Model
 from smidr_ci.config.caches import CacheLimits
 from smidr_ci.config.confinement import host_path
 from smidr_ci.config.environment import check_environment_list
+from smidr_ci.config.gitlab import GitLabSettings
 from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.config.reading import misfit_problems, read_config_text, read_model
@@ -324,6 +325,8 @@ class AgentConfig(Model):
     """Whether builds start fresh or warm."""
     trust: TrustSettings = TrustSettings()
     """What untrusted builds may do."""
+    gitlab: GitLabSettings = GitLabSettings()
+    """Jobs that come from GitLab."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
     api: Api = Api()

@@ -21,6 +21,7 @@ from smidr_ci.forges.gitlab.ports import JobLog, Outcome
 from smidr_ci.forges.gitlab.runner import GitLabRunner
 from smidr_ci.forges.gitlab.workshop import Workshop
 from smidr_ci.forges.registration import Registration
+from smidr_ci.forges.seats import Seats
 from smidr_ci.home import Home
 
 
@@ -113,7 +114,7 @@ def main(home: str, url: str, token: str) -> None:
         trace_interval_s=0.1,
     )
     registration = Registration("lab", "gitlab", url, token)
-    GitLabRunner(registration, workshop, lambda: None, check_interval_s=0.05).start()
+    GitLabRunner(registration, workshop, Seats(lambda _: None), check_interval_s=0.05).start()
     threading.Event().wait()
 
 

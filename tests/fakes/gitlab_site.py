@@ -21,11 +21,13 @@ from smidr_ci.errors import CancelledError, FailureKind, SmidrError, UsageError
 from smidr_ci.files import make_private_dir
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Job
-from smidr_ci.forges.gitlab.ports import JobLog, Outcome, ScriptRun
+from smidr_ci.forges.gitlab.ports import JobLog, Outcome, ScriptEnd, ScriptRun
 from smidr_ci.forges.gitlab.runner import GitLabRunner
 from smidr_ci.forges.gitlab.workshop import Workshop
 from smidr_ci.forges.registration import Registration, Registrations
+from smidr_ci.forges.seats import Seats
 from smidr_ci.home import Home
+from smidr_ci.trust import Trust
 from tests.fakes.gitlab_server import FakeJob, GitLabServer, serve
 
 __all__ = ["FakeBuilds", "Site", "open_site", "payload"]
@@ -191,9 +193,15 @@ class BashScripts:
 
     def __init__(self) -> None:
         self.runs: list[ScriptRun] = []
+        self.forgotten: list[str] = []
         self.began = threading.Event()
 
-    def run(self, script: ScriptRun, cancel: CancelToken, log: JobLog) -> int:
+    def forget(self, job_id: str) -> None:
+        self.forgotten.append(job_id)
+
+    def run(
+        self, script: ScriptRun, cancel: CancelToken, leave: threading.Event, log: JobLog
+    ) -> ScriptEnd | None:
         self.runs.append(script)
         self.began.set()
         text = "set -e\n" + "\n".join(script.lines)
@@ -215,9 +223,11 @@ class BashScripts:
                 os.killpg(process.pid, signal.SIGKILL)
             reader.join()
             code = process.wait()
+        if leave.is_set():
+            return None
         if cancel.is_cancelled:
             raise CancelledError(cancel.reason, kind=cancel.kind)
-        return code
+        return ScriptEnd(code)
 
 
 class Site:
@@ -255,6 +265,7 @@ class Site:
             "checkout": self._checkout,
             "uploads": self._uploads,
             "scripts": self.scripts,
+            "trust_of": lambda _job: Trust.TRUSTED,
             "clock": self.clock,
             "trace_interval_s": 0.2,
         }
@@ -264,7 +275,7 @@ class Site:
         runner = GitLabRunner(
             self.registration,
             self.workshop(**changes),
-            lambda: self.full,
+            Seats(lambda _: self.full),
             on_call=lambda *call: self.calls.append(call),
             pause=pause,
             check_interval_s=0.05,

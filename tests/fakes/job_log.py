@@ -15,6 +15,7 @@ class RecordedLog:
         self.lines: list[str] = []
         self.sections: list[str] = []
         self.data = b""
+        self.marks: dict[str, int] = {}
 
     def __call__(self, text: str) -> None:
         self.lines.append(text)
@@ -28,7 +29,8 @@ class RecordedLog:
     def error(self, text: str) -> None:
         self.lines.append(f"ERROR: {text}")
 
-    def output(self, data: bytes) -> None:
+    def output(self, data: bytes, **marks: int) -> None:
+        self.marks |= marks
         self.data += data
 
     @contextmanager

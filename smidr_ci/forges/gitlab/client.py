@@ -80,11 +80,11 @@ class RunnerClient:
             raise _refused(reply, "change the runner's token", _VERIFY_HINTS)
         return _object(reply)
 
-    def request_job(self) -> Poll:
-        """Ask for a job; blocks as long as the server holds a long poll."""
+    def request_job(self, *, is_hasty: bool = False) -> Poll:
+        """Ask for a job; blocks as long as the server holds a long poll, unless `is_hasty`."""
         info = {**runner_info()}
         body: dict[str, Any] = {"token": self.token, "system_id": self.system_id, "info": info}
-        if self.last_update:
+        if self.last_update and not is_hasty:  # only with it a server holds a request
             body["last_update"] = self.last_update
         try:
             reply = self._send("request-job", "POST", "jobs/request", body, self._runner_headers())

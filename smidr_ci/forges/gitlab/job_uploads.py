@@ -14,9 +14,10 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.forges.gitlab.checkout import untracked_files
 from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.jobpage import page_of
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
-from smidr_ci.forges.gitlab.reports import ARTIFACTS, CONSOLE, REPORTS, JobPage, write_reports
+from smidr_ci.forges.gitlab.reports import ARTIFACTS, CONSOLE, REPORTS, write_reports
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.forges.gitlab.uploads import Uploader
 from smidr_ci.forges.gitlab.variables import expand, expand_text
@@ -95,7 +96,7 @@ class JobUploads:
         reports = scratch / "reports"
         try:
             reports.mkdir()
-            write_reports(reports, record, _page(job, directory), self.previous_of(record))
+            write_reports(reports, record, page_of(job, directory), self.previous_of(record))
         except OSError as error:
             raise as_host_error(error, "can't write the reports", reports) from error
         overlays = {REPORTS: reports}
@@ -132,14 +133,3 @@ class JobUploads:
             patience_s=self.patience_s,
             pause=self.pause,
         )
-
-
-def _page(job: Job, directory: Path) -> JobPage:
-    variables = expand(job.variables)
-    return JobPage(
-        job_url=variables.get("CI_JOB_URL", ""),
-        project_url=variables.get("CI_PROJECT_URL", ""),
-        sha=job.git_info.sha,
-        config_path=variables.get("SMIDR_CONFIG", "") or "smidr.yaml",
-        directory=directory,
-    )

@@ -60,9 +60,9 @@ class TraceLog:
         note = " # collapsed multi-line command" if any(line.strip() for line in more) else ""
         self._line(f"$ {first}{note}", _GREEN, _RESET)
 
-    def output(self, data: bytes) -> None:
-        """What a command printed."""
-        self._trace.write(OUTPUT, data)
+    def output(self, data: bytes, **marks: int) -> None:
+        """What a command printed; `marks` say how far it was read."""
+        self._trace.write(OUTPUT, data, **marks)
 
     @contextmanager
     def section(self, name: str, header: str = "", *, is_collapsed: bool = False) -> Iterator[None]:

@@ -56,6 +56,10 @@ class JobState:
     script_begun: datetime | None = None
     slot: int = 0
     """Number of its directory among the project's."""
+    trust: str = ""
+    """How far it is trusted, once that is decided."""
+    directory: str = ""
+    """Where its sources come to, once that is decided."""
     project: str = ""
     """The project's directory, once there is one."""
     succeeded: bool = False

@@ -8,13 +8,14 @@ from collections.abc import Callable
 from typing import Final
 
 from smidr_ci import __version__
+from smidr_ci.builds.model import BuildState
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.answers import Verdict
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.context import JobContext, context_of
 from smidr_ci.forges.gitlab.durations import duration_text
 from smidr_ci.forges.gitlab.joblog import TraceLog
-from smidr_ci.forges.gitlab.jobstore import JobFolder, Phase
+from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState, Phase
 from smidr_ci.forges.gitlab.parsing import identity_of, parse_job
 from smidr_ci.forges.gitlab.payload import Job, Variable
 from smidr_ci.forges.gitlab.phases import JobPhases
@@ -30,6 +31,7 @@ __all__ = ["JobRun"]
 
 log = logging.getLogger(__name__)
 
+_BEFORE_BUILD: Final = frozenset({Phase.RECEIVED, Phase.SOURCES, Phase.BEFORE, Phase.BUILD})
 _TOKEN_GRACE_S: Final = 300.0
 """So long after the job's timeout its token is valid."""
 _SHORTEST_TOKEN_S: Final = 60.0
@@ -60,6 +62,32 @@ class JobRun:
         self._client = client
         self._workshop = workshop
         self._pause = pause
+        self._phases: JobPhases | None = None
+
+    @property
+    def progress(self) -> JobState:
+        """How far the job has come."""
+        return self.state if self._phases is None else self._phases.state
+
+    @property
+    def awaits_build(self) -> bool:
+        """Whether it will ask for a build and has not yet."""
+        return not self.progress.build_id and self.progress.phase in _BEFORE_BUILD
+
+    @property
+    def keeps_agent(self) -> bool:
+        """Whether an agent that drains should wait for it: not for a build that waits."""
+        progress = self.progress
+        if progress.phase is not Phase.BUILD or not progress.build_id:
+            return True
+        view = self._workshop.builds.view(progress.build_id)
+        return view.record.state is not BuildState.QUEUED
+
+    @property
+    def described(self) -> str:
+        """The job and its build in a few words."""
+        build_id = self.progress.build_id
+        return f"{self.context.title}: {f'build {build_id}' if build_id else self.progress.phase}"
 
     def run(self) -> None:
         """Never raises; what goes wrong is the job's failure, or in the log."""
@@ -160,6 +188,7 @@ class JobRun:
             trace,
             joblog,
         )
+        self._phases = phases
         thread = threading.Thread(
             target=sender.run, name=f"gitlab-trace-{self.job.id}", daemon=True
         )
@@ -206,6 +235,8 @@ class JobRun:
             raise LeftForLater
         if not is_done:
             log.error("job %d: GitLab could not be told of its end", self.job.id)
+        if self._workshop.scripts is not None:
+            self._workshop.scripts.forget(self.folder.path.name)
         self.folder.remove()
 
     def _age_s(self) -> float:

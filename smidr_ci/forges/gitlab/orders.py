@@ -12,6 +12,8 @@ from smidr_ci.config.reading import read_config_text
 from smidr_ci.errors import ConfigError
 from smidr_ci.forges.gitlab.context import JobContext
 from smidr_ci.forges.gitlab.script import BuildCall
+from smidr_ci.forges.gitlab.trust import ref_of, sharing_key
+from smidr_ci.trust import Trust
 
 __all__ = ["order_for"]
 
@@ -20,7 +22,7 @@ _NOT_IN_CUSTOMER: Final = re.compile(r"[^a-z0-9]+", re.ASCII)
 _LONGEST: Final = 48
 
 
-def order_for(context: JobContext, build: BuildCall, project: Path) -> Order:
+def order_for(context: JobContext, build: BuildCall, project: Path, trust: Trust) -> Order:
     """The order for a job's build; `project` is its directory. Raises `ConfigError`.
 
     Of the job's variables the config gets those it names in `${...}`, and BitBake those that
@@ -48,6 +50,9 @@ def order_for(context: JobContext, build: BuildCall, project: Path) -> Order:
         variables=variables,
         environment=environment,
         is_confined=True,
+        trust=trust,
+        private_cache_key="" if trust is Trust.TRUSTED else _sharing_key(context),
+        ref=ref_of(context.job),
         requested_by=f"gitlab {context.registration.name}: {context.title}"[:250],
     )
 
@@ -78,6 +83,10 @@ def _refuse_secrets(context: JobContext, values: Mapping[str, str], what: str) -
                 where="variables",
                 hint="Logins for layers belong into git.credentials of the host's agent.yaml.",
             )
+
+
+def _sharing_key(context: JobContext) -> str:
+    return sharing_key(context.job, context.registration.url)
 
 
 def _customer(context: JobContext) -> str:

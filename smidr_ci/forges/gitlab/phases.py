@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from smidr_ci.builds.model import BuildState
+from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.order import Order
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import CancelledError, ConfigError, FailureKind, SmidrError
-from smidr_ci.files import make_marked_dir
+from smidr_ci.files import MARKER_NAME, make_marked_dir
 from smidr_ci.forges.gitlab.building import BuildFollower, tell_result
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.context import JobContext
@@ -25,7 +27,9 @@ from smidr_ci.forges.gitlab.reasons import CANCELED, SYSTEM, TIMEOUT, reason_for
 from smidr_ci.forges.gitlab.script import JobScript, read_script
 from smidr_ci.forges.gitlab.stops import JobStops, Stop
 from smidr_ci.forges.gitlab.trace import Trace
+from smidr_ci.forges.gitlab.trust import sharing_key
 from smidr_ci.forges.gitlab.workshop import LeftForLater, Workshop
+from smidr_ci.trust import Trust
 
 __all__ = ["JobPhases"]
 
@@ -144,6 +148,8 @@ class JobPhases:
                 where=(script.before or script.after)[0][:200],
                 hint="Put other commands into another job.",
             )
+        # The lines run in the build's image: without a config there is nowhere to run them.
+        order = self._order(script, project) if has_lines else None
         self._begin_script()
         if self.trace.mark("step") == 0:
             header = 'Executing "step_script" stage of the job script'
@@ -152,13 +158,15 @@ class JobPhases:
         try:
             if not self._is_past(Phase.BEFORE):
                 self._save(phase=Phase.BEFORE)
-                self._run_lines("script", script.before, project, self.stops.script)
+                if not self._run_lines("before", script.before, order, self.stops.script):
+                    self.joblog("The script ended before it came to the build.")
+                    return Outcome(True)
             if not self._is_past(Phase.BUILD):
                 if not self.state.build_id:
                     self._submit(script, project)
                 self._follow()
             self._save(phase=Phase.AFTER)
-            self._run_lines("script", script.after, project, self.stops.script)
+            self._run_lines("after", script.after, order, self.stops.script)
         finally:
             if not self.stops.leave.is_set():
                 self.trace.end_output()
@@ -166,7 +174,7 @@ class JobPhases:
         return Outcome(True, build_id=self.state.build_id)
 
     def _submit(self, script: JobScript, project: Path) -> None:
-        order = order_for(self.context, script.build, project)
+        order = self._order(script, project)
         self.stops.script.raise_if_cancelled()
         self._raise_if_left()
         record = None
@@ -179,14 +187,32 @@ class JobPhases:
             record = self.workshop.builds.submit(order)
         self._save(build_id=record.build_id)
         log.info("job %d is build %s", self.context.job.id, record.build_id)
+        self._tell(record)
+
+    def _tell(self, record: BuildRecord) -> None:
+        try:
+            self.workshop.tell(self.context, record)
+        except SmidrError as error:  # the job's own reports say the same
+            log.warning("job %d: %s", self.context.job.id, error)
+
+    def _order(self, script: JobScript, project: Path) -> Order:
+        return order_for(self.context, script.build, project, Trust(self.state.trust))
 
     def _sources(self) -> Path:
         if self.state.project:
             return Path(self.state.project)
-        self._save(phase=Phase.SOURCES)
+        trust = self.state.trust or self.workshop.trust_of(self.context.job)
+        self._save(phase=Phase.SOURCES, trust=str(trust))
+        if trust == Trust.UNTRUSTED:
+            self.joblog("This job is not trusted: its build can't change the host's caches.")
+        if self.workshop.scripts is not None:
+            self.workshop.scripts.forget(self._job_id)
         checkout = self.workshop.checkout(self.client)
         self.stops.job.raise_if_cancelled()
-        project = checkout.run(self.context.job, self._directory(), self.stops.job, self.joblog)
+        directory = self._directory()
+        self._save(directory=str(directory))
+        (directory / MARKER_NAME).touch()  # when it was used last
+        project = checkout.run(self.context.job, directory, self.stops.job, self.joblog)
         self.stops.job.raise_if_cancelled()
         self._save(project=str(project))
         return project
@@ -194,14 +220,15 @@ class JobPhases:
     def _directory(self) -> Path:
         """Kept for the project's next job: a fetch is quicker than a clone.
 
-        Protected refs have their own, which nobody else's job has written into.
+        Trusted jobs have their own, and untrusted ones one for each ref: nobody else's job has
+        written into it.
         """
         registration, job = self.context.registration, self.context.job
-        trust = "protected" if job.git_info.is_protected else "open"
-        project = f"{job.info.project_id}-{trust}"
-        root = self.workshop.home.root / "checkouts"
-        path = root / registration.name / project / str(self.state.slot)
-        return make_marked_dir(path, mode=0o700)
+        word = "trusted"
+        if self.state.trust != Trust.TRUSTED:
+            word = hashlib.sha256(sharing_key(job, registration.url).encode()).hexdigest()[:12]
+        name = f"{registration.name}-{job.info.project_id}-{word}-{self.state.slot}"
+        return make_marked_dir(self.workshop.checkouts / name, mode=0o700)
 
     def _begin_script(self) -> None:
         self.stops.script_begins()
@@ -228,27 +255,40 @@ class JobPhases:
         self,
         name: str,
         lines: Sequence[str],
-        project: Path,
+        order: Order | None,
         cancel: CancelToken,
         status: str = "running",
         timeout_s: float | None = None,
-    ) -> None:
-        if not lines or self.workshop.scripts is None:
-            return
+    ) -> bool:
+        """Whether the last line was reached; raises for an exit code that is not 0."""
+        scripts = self.workshop.scripts
+        if not lines or scripts is None or order is None:
+            return True
         variables = self.context.variables
         run = ScriptRun(
             name=name,
             lines=tuple(lines),
-            directory=project,
+            directory=Path(self.state.project),
+            order=order,
+            job_id=self._job_id,
+            folder=self.folder.path,
             environment={**variables, "CI_JOB_STATUS": status},
             files={key: text.encode() for key, text in variables.files.items()},
             timeout_s=timeout_s,
         )
-        code = self.workshop.scripts.run(run, cancel, self.joblog)
+        run = replace(run, shown_bytes=self.trace.mark(run.mark))
+        end = scripts.run(run, cancel, self.stops.leave, self.joblog)
+        if end is None:
+            raise LeftForLater
         self.trace.end_output()
-        if code:
-            raise _ExitError(code)
+        if end.code:
+            raise _ExitError(end.code)
         cancel.raise_if_cancelled()
+        return end.has_finished
+
+    @property
+    def _job_id(self) -> str:
+        return self.folder.path.name
 
     def _follow(self) -> None:
         service, build_id = self.workshop.builds, self.state.build_id
@@ -258,6 +298,7 @@ class JobPhases:
         record = follower.run(self.stops.script, self.stops.leave)
         if record is None:
             raise LeftForLater
+        self._tell(record)
         tell_result(self.joblog.needed, record)
         if record.state is BuildState.CANCELLED:
             raise CancelledError(record.cancel_reason or "the build was cancelled")
@@ -282,7 +323,7 @@ class JobPhases:
                 self._run_lines(
                     "after_script",
                     step.script,
-                    Path(self.state.project),
+                    self._order_again(),
                     self.stops.job,
                     status,
                     limit or _AFTER_SCRIPT_S,
@@ -290,6 +331,12 @@ class JobPhases:
             except SmidrError as error:
                 self._raise_if_left()
                 self.joblog.warning(f"after_script: {error.message}")
+
+    def _order_again(self) -> Order:
+        """The order of the script that is over; raises `ConfigError`."""
+        step = self.context.job.step("script")
+        script = read_script(step.script if step else (), self.context.variables)
+        return self._order(script, Path(self.state.project))
 
     def _upload(self) -> Outcome:
         outcome = self.outcome

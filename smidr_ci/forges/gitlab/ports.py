@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from smidr_ci.builds.order import Order
 from smidr_ci.cancel import CancelToken
 from smidr_ci.forges.gitlab.payload import Job
 
-__all__ = ["Checkout", "JobLog", "Outcome", "ScriptRun", "Scripts", "Uploads"]
+__all__ = ["Checkout", "JobLog", "Outcome", "ScriptEnd", "ScriptRun", "Scripts", "Uploads"]
 
 
 @dataclass(frozen=True)
@@ -46,8 +48,8 @@ class JobLog(Protocol):
     def error(self, text: str) -> None:
         """A red line that begins with ERROR:."""
 
-    def output(self, data: bytes) -> None:
-        """What a command printed, in pieces of any size."""
+    def output(self, data: bytes, **marks: int) -> None:
+        """What a command printed, in pieces of any size; `marks` say how far it was read."""
 
     def section(
         self, name: str, header: str = "", *, is_collapsed: bool = False
@@ -92,22 +94,54 @@ class ScriptRun:
     """Lines of a job's script to run, in order, in one shell that stops at the first failure."""
 
     name: str
-    """`script` or `after_script`."""
+    """Unique in the job: `before`, `after` or `after_script`."""
     lines: tuple[str, ...]
     directory: Path
     """The project's directory; the shell starts there."""
+    order: Order
+    """The build that the lines stand around: they run in its image, within its limits."""
+    job_id: str
+    """Unique on this host."""
+    folder: Path
+    """The job's own directory, which no build sees; it goes with the job."""
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     files: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     """File variables: name and content; the shell sees the path under that name."""
+    shown_bytes: int = 0
+    """So much of the output is in the log already; see `mark`."""
     timeout_s: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """Name of the mark that says how much of the output is in the log."""
+        return f"lines_{self.name}"
+
+
+@dataclass(frozen=True)
+class ScriptEnd:
+    """How lines ended."""
+
+    code: int
+    """The shell's exit code."""
+    has_finished: bool = True
+    """Whether the last line was reached; `exit 0` before it ends the whole script well."""
 
 
 class Scripts(Protocol):
     """Runs lines of a job's script, in the builder's container and never on the host."""
 
-    def run(self, script: ScriptRun, cancel: CancelToken, log: JobLog) -> int:
-        """Run the lines, with their output in the log; the shell's exit code.
+    def run(
+        self, script: ScriptRun, cancel: CancelToken, leave: threading.Event, log: JobLog
+    ) -> ScriptEnd | None:
+        """Run the lines, with their output in the log.
 
-        Raises `CancelledError` after a cancel or when the time is over (kind `timeout`), and
-        `SmidrError` when the lines could not be run at all.
+        After `leave` it returns None soon and the lines run on: a later call with the same script
+        goes on with them, and runs none twice. Raises `CancelledError` after a cancel or when the
+        time is over (kind `timeout`), and `SmidrError` when the lines could not be run at all.
+        """
+
+    def forget(self, job_id: str) -> None:
+        """The job is over, or its last lines are: nothing of them is needed any more.
+
+        Does nothing when there is nothing; never raises.
         """

@@ -49,13 +49,22 @@ def rotate(
 ) -> Registration:
     """Get a new token, store it, then use it; the old one is dead then.
 
-    Raises `ForgeError` when the server gives none, `HostError` when it can't be stored (it is
-    used all the same, until the agent ends).
+    What else the stored registration says may have changed meanwhile, and stays. Raises
+    `ForgeError` when the server gives none; `HostError` when it can't be stored, and `UsageError`
+    when the registration is gone (it is used all the same, until the agent ends).
     """
     changed = with_credentials(registration, client.reset_token(), clock.now())
-    try:
-        registrations.save(changed)
-    finally:
-        client.token = changed.token
+    client.token = changed.token
+    registrations.save(_with_token(registrations.load(registration.name), changed))
     log.info("changed the token of %s", registration.name)
     return changed
+
+
+def _with_token(stored: Registration, changed: Registration) -> Registration:
+    return replace(
+        stored,
+        token=changed.token,
+        runner_id=changed.runner_id,
+        token_obtained=changed.token_obtained,
+        token_expires=changed.token_expires,
+    )

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -22,6 +21,8 @@ from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.transport import OnCall, Pause, Transport
 from smidr_ci.forges.gitlab.workshop import Workshop
 from smidr_ci.forges.registration import Registration, Registrations, system_id
+from smidr_ci.forges.seats import Capacity
+from smidr_ci.forges.status import RegistrationStatus
 from smidr_ci.home import Home
 
 __all__ = ["GitLabRunner", "tls_files"]
@@ -35,15 +36,15 @@ _LEAVE_S: Final = 5.0
 class GitLabRunner:
     """Polls in a thread of its own between `start` and `stop`; each job has two more.
 
-    `capacity` says why this host can't start a build now, None when it can. `pause` (for tests)
-    waits between polls and ends them when it returns True.
+    `capacity` has room for a job, or says why not. `pause` (for tests) waits between polls and
+    ends them when it returns True.
     """
 
     def __init__(
         self,
         registration: Registration,
         workshop: Workshop,
-        capacity: Callable[[], str | None],
+        capacity: Capacity,
         *,
         on_call: OnCall | None = None,
         pause: Pause | None = None,
@@ -126,6 +127,31 @@ class GitLabRunner:
         with self._lock:
             return [run for run, thread in self._jobs.values() if thread.is_alive()]
 
+    @property
+    def expected_builds(self) -> int:
+        """Jobs that will lead to a build and have none yet."""
+        return sum(run.awaits_build for run in self.running())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job does what a draining agent should wait for."""
+        return any(run.keeps_agent for run in self.running())
+
+    def status(self) -> RegistrationStatus:
+        """What it does now."""
+        registration = self.registration
+        state, detail = "asking", ""
+        if registration.is_paused:
+            state = "paused"
+        elif self.waiting_for:
+            state, detail = "waiting", self.waiting_for
+        elif self.health.message:
+            state, detail = "refused", self.health.message
+        jobs = tuple(run.described for run in self.running())
+        return RegistrationStatus(
+            registration.name, registration.forge, registration.url, state, detail, jobs
+        )
+
     def wait(self, timeout_s: float) -> None:
         """Wait for the end of all jobs, at most so long in all."""
         clock = self._workshop.clock
@@ -158,13 +184,17 @@ class GitLabRunner:
         self.waiting_for = self._why_not_now()
         if self.waiting_for:
             return self._check_interval_s
-        poll = self._poller.request_job()
-        if self._stopped.is_set() and poll.outcome is not PollOutcome.JOB:
+        try:
+            poll = self._poller.request_job(is_hasty=self._capacity.is_scarce)
+            if poll.outcome is PollOutcome.JOB:
+                self.health.heard(poll)
+                self._take(poll)
+                return 0.0
+        finally:
+            self._capacity.give_back(self.registration.name)
+        if self._stopped.is_set():
             return 0.0
         self.health.heard(poll)
-        if poll.outcome is PollOutcome.JOB:
-            self._take(poll)
-            return 0.0
         if poll.outcome not in {PollOutcome.NOTHING, PollOutcome.CONFLICT}:
             level = logging.WARNING if poll.is_healthy else logging.ERROR
             log.log(level, "%s: no job: %s", self.registration.name, poll.message)
@@ -176,7 +206,7 @@ class GitLabRunner:
         limit = self.registration.limit
         if limit and len(self.running()) >= limit:
             return f"{limit} jobs of this registration run, its limit"
-        return self._capacity() or ""
+        return self._capacity.take(self.registration.name) or ""
 
     def _rotate_if_due(self) -> None:
         now = self._workshop.clock.now()

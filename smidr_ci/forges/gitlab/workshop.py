@@ -10,9 +10,12 @@ from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.service import BuildService
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.context import JobContext
+from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import Checkout, Scripts, Uploads
 from smidr_ci.forges.gitlab.trace import DEFAULT_LIMIT
 from smidr_ci.home import Home
+from smidr_ci.trust import Trust
 
 __all__ = ["LeftForLater", "Workshop"]
 
@@ -30,6 +33,10 @@ class Workshop:
     uploads: Callable[[RunnerClient], Uploads]
     builds_of: Callable[[str], Iterable[BuildRecord]] = lambda _customer: ()
     """A customer's builds, the newest first, to find one whose id a kill kept from being noted."""
+    trust_of: Callable[[Job], Trust] = lambda _job: Trust.UNTRUSTED
+    """How far a job is trusted, by the operator's settings."""
+    tell: Callable[[JobContext, BuildRecord], None] = lambda _context, _record: None
+    """Takes a job's build when it was ordered and when it is over, maybe twice."""
     scripts: Scripts | None = None
     """None when this host can't run lines of a script around the build."""
     clock: Clock = SystemClock()
@@ -39,6 +46,11 @@ class Workshop:
     final_attempts: int | None = None
     """How often to try to bring the final state; None for as long as the job's token is valid."""
     is_debug_trace_allowed: bool = True
+
+    @property
+    def checkouts(self) -> Path:
+        """Root of the jobs' directories, which are kept for later jobs of the same project."""
+        return self.home.root / "checkouts"
 
 
 class LeftForLater(Exception):  # noqa: N818 - no fault

@@ -52,6 +52,9 @@ from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
 from smidr_ci.errors import BusyError, ConfigError, FailureKind, ImageError, LayerError
 from smidr_ci.files import make_marked_dir
+from smidr_ci.forges.gitlab.checkouts import remove_old_checkouts
+from smidr_ci.forges.gitlab.payload import GitInfo, Job, JobInfo
+from smidr_ci.forges.gitlab.trust import trust_of
 from smidr_ci.images.store import ImageStore
 from smidr_ci.layers.discover import discover, select
 from smidr_ci.layers.entries import local_path
@@ -589,6 +592,20 @@ def kept_for_a_pull_request(world: World, agent: AgentConfig) -> bool:
     return bool(kept.sizes())
 
 
+def job_trust(agent: AgentConfig, *, is_protected: bool) -> Trust:
+    info, git = JobInfo(project_id=7, project_path="acme/distro"), GitInfo(ref="main")
+    job = Job(1, "token", info=info, git_info=replace(git, is_protected=is_protected))
+    return trust_of(job, agent.gitlab)
+
+
+def checkouts_left(world: World, agent: AgentConfig) -> int:
+    root = world.bench.host().home.root / "checkouts"
+    make_marked_dir(root / "lab-7-trusted-0")
+    now = datetime.now(UTC) + timedelta(days=5)
+    remove_old_checkouts(world.bench.host().home, agent.gitlab.keep_checkouts_days, now)
+    return len(list(root.iterdir()))
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -656,6 +673,9 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "trust.untrusted_cpus": strangers_container("cpus"),
     "trust.untrusted_memory": strangers_container("memory_bytes"),
     "trust.untrusted_time_limit": strangers_time_limit,
+    "gitlab.trusted_refs": lambda _, agent: job_trust(agent, is_protected=False),
+    "gitlab.trusted_projects": lambda _, agent: job_trust(agent, is_protected=True),
+    "gitlab.keep_checkouts_days": checkouts_left,
     "directories.downloads": places,
     "directories.sstate": places,
     "directories.layers": places,

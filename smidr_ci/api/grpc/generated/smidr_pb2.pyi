@@ -634,7 +634,7 @@ class GetAgentStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[AgentStatus, _Mapping]] = ...) -> None: ...
 
 class AgentStatus(_message.Message):
-    __slots__ = ("version", "pid", "started", "is_draining", "running", "queued", "max_running", "listening", "outbox", "problems", "settings")
+    __slots__ = ("version", "pid", "started", "is_draining", "running", "queued", "max_running", "listening", "outbox", "problems", "settings", "registrations")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -653,6 +653,7 @@ class AgentStatus(_message.Message):
     OUTBOX_FIELD_NUMBER: _ClassVar[int]
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
+    REGISTRATIONS_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     started: _timestamp_pb2.Timestamp
@@ -664,7 +665,24 @@ class AgentStatus(_message.Message):
     outbox: _containers.RepeatedCompositeFieldContainer[OutboxStatus]
     problems: _containers.RepeatedScalarFieldContainer[str]
     settings: _containers.ScalarMap[str, str]
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_draining: _Optional[bool] = ..., running: _Optional[_Iterable[str]] = ..., queued: _Optional[_Iterable[_Union[QueuedBuild, _Mapping]]] = ..., max_running: _Optional[int] = ..., listening: _Optional[_Iterable[str]] = ..., outbox: _Optional[_Iterable[_Union[OutboxStatus, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., settings: _Optional[_Mapping[str, str]] = ...) -> None: ...
+    registrations: _containers.RepeatedCompositeFieldContainer[RegistrationStatus]
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_draining: _Optional[bool] = ..., running: _Optional[_Iterable[str]] = ..., queued: _Optional[_Iterable[_Union[QueuedBuild, _Mapping]]] = ..., max_running: _Optional[int] = ..., listening: _Optional[_Iterable[str]] = ..., outbox: _Optional[_Iterable[_Union[OutboxStatus, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., settings: _Optional[_Mapping[str, str]] = ..., registrations: _Optional[_Iterable[_Union[RegistrationStatus, _Mapping]]] = ...) -> None: ...
+
+class RegistrationStatus(_message.Message):
+    __slots__ = ("name", "forge", "url", "state", "detail", "jobs")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    FORGE_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    STATE_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    JOBS_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    forge: str
+    url: str
+    state: str
+    detail: str
+    jobs: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, name: _Optional[str] = ..., forge: _Optional[str] = ..., url: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class QueuedBuild(_message.Message):
     __slots__ = ("build_id", "waiting_for")

@@ -13,6 +13,7 @@ import pytest
 from smidr_ci.forges.gitlab.health import PollHealth
 from smidr_ci.forges.gitlab.runner import GitLabRunner
 from smidr_ci.forges.registration import Registrations
+from smidr_ci.forges.seats import Seats
 from tests.fakes.clock import FakeClock
 from tests.fakes.gitlab_server import Fault
 from tests.fakes.gitlab_site import TOKEN, Site, open_site, payload
@@ -48,7 +49,7 @@ def poll(
     runner = GitLabRunner(
         site.registration,
         site.workshop(),
-        lambda: site.full,
+        Seats(lambda _: site.full),
         pause=pause,
         check_interval_s=interval_s,
     )

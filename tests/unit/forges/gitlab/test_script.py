@@ -15,13 +15,14 @@ from smidr_ci.forges.gitlab.orders import order_for
 from smidr_ci.forges.gitlab.parsing import parse_job
 from smidr_ci.forges.gitlab.script import BuildCall, read_script
 from smidr_ci.forges.registration import Registration
+from smidr_ci.trust import Trust
 from tests.fakes.gitlab_site import payload
 
 
 def order(project: Path, build: BuildCall, customer: str = "", **changes: Any) -> Any:
     job = parse_job(payload(**changes))
     registration = Registration("lab", "gitlab", "https://h", "glrt-x12345678", customer=customer)
-    return order_for(context_of(registration, job), build, project)
+    return order_for(context_of(registration, job), build, project, Trust.TRUSTED)
 
 
 def test_a_line_of_its_own_asks_for_the_build() -> None:
@@ -117,7 +118,7 @@ def test_what_is_masked_does_not_get_into_a_builds_record(
     job["variables"].append({"key": "PASSWORD", "value": "hunter22", "masked": True})
     registration = Registration("lab", "gitlab", "https://h", "glrt-x12345678")
     with pytest.raises(ConfigError, match="masked in GitLab") as caught:
-        order_for(context_of(registration, parse_job(job)), call, tmp_path)
+        order_for(context_of(registration, parse_job(job)), call, tmp_path, Trust.TRUSTED)
     assert "hunter22" not in str(caught.value)
 
 
