@@ -11,11 +11,13 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
-__all__ = ["Answer", "Smidr", "kill_hard", "wait_until"]
+__all__ = ["Answer", "Running", "Smidr", "kill_hard", "wait_until"]
 
 _TIMEOUT_S = 300
+
+Running = subprocess.Popen[str]
 
 
 @dataclass(frozen=True)
@@ -58,11 +60,11 @@ class Smidr:
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command and let it run."""
+    def start(self, *arguments: str, output: IO[str] | int = subprocess.PIPE) -> Running:
+        """Start a command and let it run; `output` takes all that it says."""
         return subprocess.Popen(
             [sys.executable, "-m", "smidr_ci", *arguments],
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
             cwd=self.directory,
