@@ -57,7 +57,11 @@ def collect(
     parent = destination.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=COLLECTING_PREFIX, dir=parent))
+        # Nobody else collects for the same build: what is there was left by a crash.
+        prefix = f"{COLLECTING_PREFIX}{destination.name}."
+        for half_done in [path for path in parent.iterdir() if path.name.startswith(prefix)]:
+            shutil.rmtree(half_done, ignore_errors=True)
+        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
     except OSError as error:
         raise as_host_error(error, "can't keep the artifacts", parent) from error
     try:

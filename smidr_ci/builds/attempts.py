@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from smidr_ci.builds.retry import Retries
 from smidr_ci.builds.strictness import judge_warnings
 from smidr_ci.cancel import CancelToken
 from smidr_ci.diagnosis.model import Finding
+from smidr_ci.errors import EngineError
 from smidr_ci.workspaces.model import Workspace
 
 __all__ = ["run_attempts"]
@@ -82,6 +84,9 @@ def _execute(
     """One attempt: begun here, or by a process that died since."""
     checkpoint = trail.require()
     if checkpoint.exit is not None:
+        if trail.is_resumed:
+            with contextlib.suppress(EngineError):
+                trail.remove_container(host.runtime)
         return recall(checkpoint.exit, control, is_overdue=checkpoint.is_overdue)
 
     def ended(execution: Execution) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -115,18 +116,20 @@ class Trail:
             self.last = replace(self.last, **changes)
             self._write()
 
-    def abandon(self, runtime: ContainerRuntime) -> None:
-        """Remove the container that the other process left, and start anew."""
+    def remove_container(self, runtime: ContainerRuntime) -> None:
+        """Remove the container that the other process left, if there is one."""
         left = runtime.find(self.require().spec.build_id)
         if left is not None:
             runtime.remove(left)
-        self.forget()
+        self.is_resumed = False
 
     def forget(self) -> None:
         """Start anew, or leave nothing behind."""
         self.last, self.is_resumed = None, False
         if self._is_kept:
             (self._folder / _NAME).unlink(missing_ok=True)
+            for half in self._folder.glob(f".{_NAME}.*"):
+                half.unlink(missing_ok=True)
 
     def _write(self) -> None:
         if self._is_kept and self.last is not None:
@@ -147,6 +150,7 @@ class Trail:
         return found
 
 
+@cache
 def _adapter() -> Any:  # noqa: ANN401 - pydantic is imported only where checkpoints are kept
     from pydantic import TypeAdapter  # noqa: PLC0415 - as above
 

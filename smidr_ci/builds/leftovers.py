@@ -11,7 +11,7 @@ from smidr_ci.errors import EngineError
 from smidr_ci.workspaces.model import RestingWorkspace
 from smidr_ci.workspaces.store import WorkspaceStore
 
-__all__ = ["Leftover", "find_leftovers"]
+__all__ = ["Leftover", "find_leftovers", "usual_workspaces"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ def find_leftovers(host: Host) -> list[Leftover]:
         handles = [item for item in host.runtime.list_builds() if not _is_owned(host, item)]
     except EngineError:
         handles = []
-    workspaces = _workspaces(host)
+    workspaces = usual_workspaces(host)
     waiting = {item.build_id for item in host.store.find_orphans() if item.is_resumable}
     return [
         *(_container(host, handle) for handle in handles if handle.build_id not in waiting),
@@ -54,7 +54,8 @@ def _has_owner(host: Host, build_id: str) -> bool:
     return bool(build_id) and host.store.is_owned(build_id)
 
 
-def _workspaces(host: Host) -> WorkspaceStore:
+def usual_workspaces(host: Host) -> WorkspaceStore:
+    """Workspaces of builds whose config names no directory for them."""
     root = host.agent.directories.workspaces or host.home.workspaces
     return WorkspaceStore(root, owner=(host.user.uid, host.user.gid), clock=host.clock)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from typing import Final
 
 from smidr_ci.builds.accept import request_for
@@ -22,17 +21,12 @@ from smidr_ci.builds.preparation import Preparation, furnish, prepare
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.reserve import Reserve
 from smidr_ci.builds.retention import retire
-from smidr_ci.builds.tenancy import Tenancy, leased, take_over
+from smidr_ci.builds.tenancy import Tenancy, clear_away, leased, take_over
 from smidr_ci.builds.uses import note_uses
 from smidr_ci.builds.warmth import damage_of
 from smidr_ci.caches.private import PRIVATE_CACHE
 from smidr_ci.cancel import CancelToken
-from smidr_ci.errors import (
-    CancelledError,
-    EngineError,
-    FailureKind,
-    SmidrError,
-)
+from smidr_ci.errors import CancelledError, FailureKind, SmidrError
 from smidr_ci.files import as_host_error
 from smidr_ci.locks import KernelLock
 from smidr_ci.workspaces.model import Workspace
@@ -89,9 +83,7 @@ def drive(
             raise
         finally:
             reserve.give_back()
-            if trail.is_resumed:  # it did not come to the container that was left
-                with contextlib.suppress(EngineError):
-                    trail.abandon(host.runtime)
+            clear_away(host, record, trail)
         final = journal.finish(outcome)
         trail.forget()
         return final

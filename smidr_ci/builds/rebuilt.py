@@ -23,13 +23,14 @@ from smidr_ci.builds.reasons import read_reasons
 from smidr_ci.containers.runtime import ContainerSpec, Mount
 from smidr_ci.containers.user import own
 from smidr_ci.errors import SmidrError
-from smidr_ci.files import make_marked_dir, remove_marked_tree
+from smidr_ci.files import DELETING_PREFIX, make_marked_dir, remove_marked_tree
 
 __all__ = ["has_rebuilt", "why_rebuilt"]
 
 _log = logging.getLogger(__name__)
 
 _ANSWER: Final = "rebuilt.jsonl"
+_FOLDER: Final = ".rebuilt-"
 _LIMIT_S: Final = 20.0
 
 
@@ -49,8 +50,12 @@ def why_rebuilt(
     Empty when there is no answer within 20 seconds.
     """
     began = (record.started or record.created).timestamp()
+    home = host.home.builds / record.build_id
     try:
-        folder = Path(tempfile.mkdtemp(prefix=".rebuilt-", dir=host.home.builds / record.build_id))
+        for half_done in [*home.glob(f"{_FOLDER}*"), *home.glob(f"{DELETING_PREFIX}*")]:
+            make_marked_dir(half_done)  # a crash came before the marker was there, or after
+            remove_marked_tree(half_done, home)
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER, dir=home))
         try:
             make_marked_dir(folder)
             _run(host, folder, replace(spec, command=rebuilt_command(bitbake, began)))

@@ -9,7 +9,7 @@ from typing import Final
 
 from smidr_ci.builds.model import BuildState
 from smidr_ci.builds.outcome import Outcome
-from smidr_ci.caches.set_aside import set_aside
+from smidr_ci.caches.set_aside import is_set_aside, set_aside
 from smidr_ci.diagnosis.model import Category, Finding, Severity
 
 __all__ = ["Retries"]
@@ -54,7 +54,11 @@ class Retries:
     def _after_damage(self, finding: Finding) -> str | None:
         text = "\n".join([finding.message, *(line.text for line in finding.excerpt)])
         match = _OBJECT.search(text)
-        if self.has_set_aside or match is None or not set_aside(self._sstate, match[1]):
+        if self.has_set_aside or match is None or not self._is_out_of_the_way(match[1]):
             return None
         self.has_set_aside, self.delay_s = True, 0.0
         return f"a damaged sstate object was set aside ({Path(match[1]).name})"
+
+    def _is_out_of_the_way(self, name: str) -> bool:
+        # Another build may have been faster, or this one before its process died.
+        return set_aside(self._sstate, name) or is_set_aside(self._sstate, name)

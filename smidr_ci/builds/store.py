@@ -98,8 +98,8 @@ class BuildStore:
     def update(self, build_id: str, **changes: object) -> BuildRecord:
         """Change fields of one build in one transaction and return the result.
 
-        A final state never changes and stages only go forward (but from building back to
-        preparing, for a retry): else `InternalError`. `UsageError` when there is no such build.
+        A final state never changes and stages only go forward (but back to preparing,
+        when a build begins anew): else `InternalError`. `UsageError` when there is no such build.
         """
         light, heavy = values_of(changes)
         with self._database.writing() as connection:
@@ -270,7 +270,7 @@ def _states_before(state: BuildState) -> list[str]:
         return [str(earlier) for earlier in (*_ORDER, state)]
     reachable = list(_ORDER[: _ORDER.index(state) + 1])
     if state == BuildState.PREPARING:
-        reachable.append(BuildState.BUILDING)
+        reachable += [BuildState.BUILDING, BuildState.EXTRACTING]
     return [str(earlier) for earlier in reachable]
 
 

@@ -7,20 +7,22 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from smidr_ci.bitbake.plan import CONTROL_FILES
 from smidr_ci.builds.checkpoint import Trail
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
+from smidr_ci.builds.leftovers import usual_workspaces
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.outcome import Outcome
 from smidr_ci.builds.preparation import Preparation
 from smidr_ci.builds.retention import forget_workspaces
 from smidr_ci.builds.warmth import is_sound, warmth_of
-from smidr_ci.errors import UsageError
+from smidr_ci.errors import SmidrError, UsageError
 from smidr_ci.trust import Trust
 from smidr_ci.workspaces.model import Budget, Workspace
 from smidr_ci.workspaces.store import WorkspaceStore
 
-__all__ = ["Tenancy", "leased", "take_over"]
+__all__ = ["Tenancy", "clear_away", "leased", "take_over"]
 
 
 @dataclass
@@ -129,7 +131,34 @@ def take_over(
             store.release(left, keep=is_kept, is_reusable=is_sound, has_failed=has_failed)
         if not is_kept:
             journal.note(workspace="")
-        return None
-    if left is None:
-        trail.abandon(host.runtime)
-    return left
+    elif left is not None:
+        return left
+    else:
+        trail.remove_container(host.runtime)
+        trail.forget()
+    if trail.last is None:
+        _forget_log(host, record.build_id)
+    return None
+
+
+def _forget_log(host: Host, build_id: str) -> None:
+    """What BitBake said and did it will say and do again."""
+    control = host.control_of(build_id)
+    for name in ("console", "events"):
+        (control / CONTROL_FILES[name]).unlink(missing_ok=True)
+
+
+def clear_away(host: Host, record: BuildRecord, trail: Trail) -> None:
+    """Take away what another process left of a build (as `record` was then) that did not use it.
+
+    Trouble is left for the next look at leftovers.
+    """
+    if not record.is_resumable or record.state is BuildState.QUEUED:
+        return
+    with contextlib.suppress(SmidrError):
+        if trail.is_resumed:
+            trail.remove_container(host.runtime)
+        store = host.workspace_store(trail.last.places) if trail.last else usual_workspaces(host)
+        left = store.adopt(record.build_id)
+        if left is not None:
+            store.release(left, keep=False)

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from smidr_ci.caches.units import DAMAGED
 from smidr_ci.caches.walk import open_folder, opened
 
-__all__ = ["set_aside"]
+__all__ = ["is_set_aside", "set_aside"]
 
 _BESIDE = (".siginfo", ".sig", ".done")
 
@@ -36,6 +36,14 @@ def set_aside(root: Path, relative: str) -> bool:
     except OSError:
         return False
     return True
+
+
+def is_set_aside(root: Path, relative: str) -> bool:
+    """Whether a thing of this name lies in `<cache>/damaged/`."""
+    with contextlib.suppress(OSError), opened(root, DAMAGED) as folder:
+        os.stat(PurePosixPath(relative).name, dir_fd=folder, follow_symlinks=False)
+        return True
+    return False
 
 
 def _folder_for_damaged(top: int) -> int:
