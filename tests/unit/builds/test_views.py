@@ -50,6 +50,7 @@ FULL = BuildRecord(
     findings=({"recipe": "zlib", "line": 3, "where": None, "more": [1, {"a": True}]},),
     artifacts=(ArtifactRecord("images/a", 3, "b" * 64),),
     rebuilt=({"task": "a:do_b"},),
+    warm_from="acme-00000000",
     workspace="/w/1",
     owner_pid=42,
     is_resumable=True,
