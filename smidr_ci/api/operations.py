@@ -175,6 +175,18 @@ class Operations:
         caller.require(Scope.READ)
         return kept_artifacts(self._artifacts_of(self._find(build_id)))
 
+    def artifacts_directory(self, caller: Caller, build_id: str) -> str:
+        """Where they lie, for who may read this host's files; empty for any other caller."""
+        caller.require(Scope.READ)
+        return str(self._artifacts_of(self._find(build_id))) if caller.is_local else ""
+
+    def summary(self, caller: Caller, build_id: str) -> str:
+        """The result in Markdown, compared with the build before."""
+        caller.require(Scope.READ)
+        from smidr_ci.reports.summary import summary_of  # noqa: PLC0415 - not at every start
+
+        return summary_of(self._store, self._find(build_id))
+
     def open_artifact(self, caller: Caller, build_id: str, path: str) -> OpenArtifact:
         """One file of `artifacts`, opened; `NotFoundError` for any other path."""
         caller.require(Scope.READ)

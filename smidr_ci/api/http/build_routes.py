@@ -109,8 +109,23 @@ async def cancel(
 async def artifacts(service: ServiceOf, caller: CallerOf, build_id: str) -> Response:
     """Paths with sizes and SHA-256; empty when they were removed."""
     record = await service.call(service.operations.get, caller, build_id)
-    found = await service.call(service.operations.artifacts, caller, record.build_id)
-    return json_answer({"build_id": record.build_id, "artifacts": plain(found)})
+    build_id = record.build_id
+    found = await service.call(service.operations.artifacts, caller, build_id)
+    directory = await service.call(service.operations.artifacts_directory, caller, build_id)
+    answer = {"build_id": build_id, "artifacts": plain(found), "directory": directory}
+    return json_answer(answer)
+
+
+@router.get(
+    "/builds/{build_id}/summary",
+    summary="What to read of a build",
+    response_class=Response,
+    responses={200: {"content": {"text/markdown": {"schema": {"type": "string"}}}}},
+)
+async def summary(service: ServiceOf, caller: CallerOf, build_id: str) -> Response:
+    """In Markdown: the result, its cause, and what differs from the build before."""
+    text = await service.call(service.operations.summary, caller, build_id)
+    return Response(text.encode(errors="replace"), media_type="text/markdown")
 
 
 @router.delete("/builds/{build_id}", summary="Delete a build", status_code=204)

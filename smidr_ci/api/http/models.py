@@ -200,6 +200,8 @@ class Artifacts(_Model):
 
     build_id: str
     artifacts: list[ArtifactRecord]
+    directory: str
+    """Where they lie on the agent's host; over the agent's unix socket only."""
 
 
 class Purged(_Model):

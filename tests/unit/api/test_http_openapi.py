@@ -40,6 +40,7 @@ OPERATIONS = (
     "GET /api/v1/builds/{build_id}/log",
     "GET /api/v1/builds/{build_id}/artifacts",
     "GET /api/v1/builds/{build_id}/artifacts/{path}",
+    "GET /api/v1/builds/{build_id}/summary",
     "POST /start_build",
     "GET /healthz",
     "GET /readyz",

@@ -387,3 +387,24 @@ def test_the_agent_ends_while_a_stream_is_read(tmp_path: Path) -> None:
     reader.join(timeout=30)
     connection.close()
     assert broken.is_set()
+
+
+def test_a_build_s_summary_is_markdown(served: HttpAgent) -> None:
+    build_id = start(served)
+    served.agent.change(build_id, state=BuildState.FAILED, failure_message="no <b>space</b>")
+    answer = ask(served, "GET", f"/api/v1/builds/{build_id[:-1]}/summary")
+    assert answer.status == 200
+    assert answer.headers["Content-Type"].startswith("text/markdown")
+    assert b"no &#60;b&#62;space" in answer.body
+    assert ask(served, "GET", "/api/v1/builds/nobody/summary").status == 404
+
+
+def test_only_local_callers_learn_where_artifacts_lie(tmp_path: Path) -> None:
+    for is_local in (True, False):
+        home = Home(tmp_path / f"home-{is_local}")
+        caller = Caller("somebody", Scope.BUILD, is_local=is_local)
+        with HttpAgent(home, access=AnybodyIs(caller)) as served:
+            build_id = start(served)
+            answer = ask(served, "GET", f"/api/v1/builds/{build_id}/artifacts").json
+            expected = str(home.artifacts / "acme" / build_id) if is_local else ""
+            assert answer["directory"] == expected
