@@ -146,6 +146,10 @@ class Engine:
                 self._facts = EngineFacts.from_answers(self.api.version(), self.api.info())
         return self._facts
 
+    def load(self) -> None:
+        """Load the SDK now, before threads that would all do so at once."""
+        _sdk()
+
     def reach(self) -> None:
         """Raise `EngineError` unless the engine answers now."""
         with self.calling("reach the container engine"):

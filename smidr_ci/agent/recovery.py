@@ -29,7 +29,12 @@ def recover(host: Host) -> Iterator[tuple[BuildRecord, KernelLock]]:
             claim = host.store.claim(orphan.build_id)
         except UsageError:
             continue  # another process has just taken it
-        yield host.store.get(orphan.build_id, include_deleted=True), claim
+        try:
+            record = host.store.get(orphan.build_id, include_deleted=True)
+        except BaseException:
+            claim.release()
+            raise
+        yield record, claim
 
 
 def remove_leftovers(host: Host) -> None:

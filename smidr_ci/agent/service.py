@@ -230,9 +230,13 @@ class Agent:
 
     def _recover(self) -> None:
         self._has_lost_one = False
-        for record, claim in recover(self._settings.host):
-            _log.info("going on with build %s, which is %s", record.build_id, record.state)
-            self._queue(record, claim)
+        try:
+            for record, claim in recover(self._settings.host):
+                _log.info("going on with build %s, which is %s", record.build_id, record.state)
+                self._queue(record, claim)
+        except SmidrError:
+            self._has_lost_one = True
+            raise
 
     def _loop(self) -> None:
         while not self._ending.is_set():
@@ -281,25 +285,40 @@ class Agent:
         threading.Thread(target=self._drive, args=(build_id, task), name=name, daemon=True).start()
 
     def _drive(self, build_id: str, task: _Task) -> None:
-        host = self._settings.host
+        host, is_lost = self._settings.host, False
         try:
-            record = host.store.get(build_id, include_deleted=True)
-            if record.state is not BuildState.QUEUED:
-                self._await_engine(host, task.cancel)
-            final = drive(host, record, task.claim, task.cancel, task.observer)
-            self._tell(host, final)
+            self._tell(host, self._final_record(host, build_id, task))
         except SmidrError as error:
             # The store can't be written: the build is taken up again when it can.
-            self._has_lost_one = True
+            is_lost = True
             _log.error("build %s is left as it is: %s", build_id, error)
         except Exception:  # noqa: BLE001 - other builds go on
-            _log.exception("build %s ended with a fault of smidr's", build_id)
+            is_lost = True
+            _log.exception(
+                "build %s, or who is to hear of its end, has a fault of smidr's", build_id
+            )
         finally:
+            task.claim.release()
             self._scheduler.finished(build_id)
             with self._lock:
                 self._tasks.pop(build_id, None)
             self.feed.close(build_id)
-            self._wake.set()
+            if is_lost:
+                self._has_lost_one = True  # the next round will do: it would only fail again now
+            else:
+                self._wake.set()
+
+    def _final_record(self, host: Host, build_id: str, task: _Task) -> BuildRecord:
+        record = host.store.get(build_id, include_deleted=True)
+        if record.state is not BuildState.QUEUED:
+            self._await_engine(host, task.cancel)
+        try:
+            return drive(host, record, task.claim, task.cancel, task.observer)
+        except SmidrError:
+            raise
+        except Exception:  # noqa: BLE001 - other builds go on
+            _log.exception("build %s ended with a fault of smidr's", build_id)
+            return host.store.get(build_id, include_deleted=True)
 
     def _await_engine(self, host: Host, cancel: CancelToken) -> None:
         """A build that was found running waits for its engine: both may have just been started."""

@@ -54,7 +54,9 @@ class AgentBench:
         agent = AgentConfig.model_validate({"limits": {**limits, **self.limits}})
         host = self.bench.host(agent)
         runtime = FakeRuntime(self._program, self.engine)
-        vars(host).update(runtime=runtime, engine=SimpleNamespace(reach=lambda: None))
+        vars(host).update(
+            runtime=runtime, engine=SimpleNamespace(reach=lambda: None, load=lambda: None)
+        )
         return host
 
     def agent(self, finished: Callable[[BuildRecord], object] = lambda _: None) -> Agent:
