@@ -17,6 +17,7 @@ from smidr_ci.api.http.app import make_app
 from smidr_ci.api.http.connection import Listener
 from smidr_ci.api.http.origin import loopback_hosts
 from smidr_ci.api.http.server import HttpServer
+from smidr_ci.api.http.webhook_routes import Webhooks
 from smidr_ci.api.listen import bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security
@@ -41,6 +42,7 @@ class Edge:
     health: Health
     metrics: Callable[[], bytes]
     listening: Listening
+    webhooks: Webhooks | None = None
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -76,7 +78,14 @@ class Edge:
         return Listener(bind_tcp(endpoint), tls.context if tls else None, hosts)
 
     async def _start(self, listeners: list[Listener]) -> tuple[HttpServer, GrpcServer]:
-        app = make_app(self.operations, self.security, self._pool, self.health, self.metrics)
+        app = make_app(
+            self.operations,
+            self.security,
+            self._pool,
+            self.health,
+            self.metrics,
+            webhooks=self.webhooks,
+        )
         http = HttpServer(app, listeners)
         tls = self.listening.tls
         grpc = GrpcServer(

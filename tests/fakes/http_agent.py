@@ -23,6 +23,7 @@ from smidr_ci.api.http.connection import Listener, Patience
 from smidr_ci.api.http.guard import Access, Limits
 from smidr_ci.api.http.origin import loopback_hosts
 from smidr_ci.api.http.server import HttpServer
+from smidr_ci.api.http.webhook_routes import Webhooks
 from smidr_ci.api.listen import bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security, Transport
@@ -140,8 +141,10 @@ class HttpAgent:
         limits: Limits | None = None,
         max_waiting: int = 128,
         settings: Api | None = None,
+        webhooks: Webhooks | None = None,
     ) -> None:
         self.home = home
+        self._webhooks = webhooks
         settings = settings or Api()
         self._tls = load_server_tls(settings, datetime.now(UTC))
         self.agent = QuietAgent(home)
@@ -178,6 +181,7 @@ class HttpAgent:
             lambda: b"smidr_queue_length 0.0\n",
             patience=self._patience,
             limits=self._limits,
+            webhooks=self._webhooks,
         )
         self.server = HttpServer(self.app, listeners, self._patience, max_waiting=self._max_waiting)
         self._thread.start()

@@ -14,12 +14,13 @@ from starlette.types import ASGIApp
 from smidr_ci import __version__
 from smidr_ci.api.growth import LogTails, ViewTails
 from smidr_ci.api.health import Health
-from smidr_ci.api.http import agent_routes, build_routes, file_routes
+from smidr_ci.api.http import agent_routes, build_routes, file_routes, webhook_routes
 from smidr_ci.api.http.connection import Patience
 from smidr_ci.api.http.errors import install
 from smidr_ci.api.http.guard import Access, Guard, Limits
 from smidr_ci.api.http.models import Error
 from smidr_ci.api.http.service import Service
+from smidr_ci.api.http.webhook_routes import Webhooks
 from smidr_ci.api.operations import Operations
 
 __all__ = ["make_app"]
@@ -54,6 +55,7 @@ def make_app(
     *,
     patience: Patience | None = None,
     limits: Limits | None = None,
+    webhooks: Webhooks | None = None,
 ) -> ASGIApp:
     """The app with its guard. `pool` runs what blocks; `metrics` renders Prometheus' text."""
     api = FastAPI(
@@ -78,6 +80,9 @@ def make_app(
     ):
         api.include_router(router, dependencies=bearer)
     api.include_router(agent_routes.health)
+    if webhooks is not None:
+        api.state.webhooks = webhooks
+        api.include_router(webhook_routes.router)
     install(api)
     return Guard(api, access, pool, patience, limits)
 

@@ -31,10 +31,12 @@ from smidr_ci.errors import (
     UnauthenticatedError,
 )
 
-__all__ = ["OPEN_PATHS", "Access", "Guard", "Limits"]
+__all__ = ["OPEN_PATHS", "WEBHOOK_PATH", "Access", "Guard", "Limits"]
 
 OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 """What anybody may read: it says nothing of any build."""
+WEBHOOK_PATH: Final = "/webhooks/github"
+"""Where anybody may send to: whoever takes it looks at its signature first."""
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
@@ -73,6 +75,10 @@ class Limits:
     """Of everything but an order."""
     max_bodies_bytes: int = 256 << 20
     """Of all bodies that are in memory."""
+    max_webhook_bytes: int = 25 << 20
+    """Of a webhook; GitHub sends nothing bigger."""
+    max_webhooks: int = 4
+    """At the same time: anybody can send them, and orders need the memory."""
 
 
 class Guard:
@@ -103,7 +109,9 @@ class Guard:
         name = ""
         try:
             check_origin(scope)
-            if scope["path"] not in OPEN_PATHS:
+            if scope["path"] == WEBHOOK_PATH:
+                name = WEBHOOK_PATH
+            elif scope["path"] not in OPEN_PATHS:
                 scope["state"]["caller"] = caller = await self._caller(scope)
                 name = caller.name
             self._enter(name)
@@ -136,7 +144,9 @@ class Guard:
     def _enter(self, name: str) -> None:
         if self._running >= self._limits.max_requests:
             raise BusyError("the agent answers as many requests as it can", hint="Try again soon.")
-        if self._running_of[name] >= self._limits.max_requests_of_one:
+        is_webhook = name == WEBHOOK_PATH
+        most = self._limits.max_webhooks if is_webhook else self._limits.max_requests_of_one
+        if self._running_of[name] >= most:
             error = BusyError(f"{name or 'nobody'} has too many requests open at once")
             error.retry_after_s = 5.0
             raise error
@@ -152,6 +162,8 @@ class Guard:
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
         is_order = scope["method"] == "POST" and scope["path"] in {"/api/v1/builds", "/start_build"}
         limit = self._limits.max_order_bytes if is_order else self._limits.max_body_bytes
+        if scope["path"] == WEBHOOK_PATH:
+            limit = self._limits.max_webhook_bytes
         body = _Body(self, limit)
         try:
             try:

@@ -27,10 +27,18 @@ class CheckRuns:
     def find(
         self, repository: str, sha: str, name: str, external_id: str
     ) -> Mapping[str, Any] | None:
-        """The newest with this id, else one that waits for its build.
+        """The newest with this id, else one that waits for its build."""
+        listed = self.listed(repository, sha, name)
+        own = [run for run in listed if run.get("external_id") == external_id]
+        waiting = [
+            run
+            for run in listed
+            if run.get("external_id") == PLACEHOLDER and run.get("status") == "queued"
+        ]
+        return max(own or waiting, key=lambda run: int(run["id"]), default=None)
 
-        Others can make check runs with our ids: only those of this App count.
-        """
+    def listed(self, repository: str, sha: str, name: str) -> list[Mapping[str, Any]]:
+        """All with this name on a commit. Others can use our names and ids: those don't count."""
         app_id = self.app_id()
         runs = self._client.pages(
             f"/repos/{repository}/commits/{sha}/check-runs",
@@ -39,16 +47,11 @@ class CheckRuns:
             params={"check_name": name, "app_id": app_id, "filter": "all"},
             items="check_runs",
         )
-        waiting = None
-        own = None
-        for run in runs:
-            if (run.get("app") or {}).get("id") != app_id or not isinstance(run.get("id"), int):
-                continue
-            if run.get("external_id") == external_id and (own is None or run["id"] > own["id"]):
-                own = run
-            elif run.get("external_id") == PLACEHOLDER and run.get("status") == "queued":
-                waiting = run
-        return own or waiting
+        return [
+            run
+            for run in runs
+            if (run.get("app") or {}).get("id") == app_id and isinstance(run.get("id"), int)
+        ]
 
     def get(self, repository: str, number: int) -> Mapping[str, Any]:
         """One check run as it is now."""

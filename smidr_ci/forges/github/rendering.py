@@ -18,7 +18,7 @@ from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.service import BuildView
 from smidr_ci.diagnosis.model import Finding
 from smidr_ci.errors import FailureKind
-from smidr_ci.forges.github.targets import CheckTarget
+from smidr_ci.forges.github.targets import JOB_PAGE, CheckTarget
 from smidr_ci.forges.github.texts import OUTPUT_BYTES, clip_bytes
 from smidr_ci.forges.gitlab.reports import diagnosis_of
 from smidr_ci.reports.escape import clip, inline
@@ -94,7 +94,7 @@ def check_body(
         "external_id": record.build_id,
         "status": _status(record.state),
         "output": _output(view, target, previous),
-        "actions": buttons(_candidates(record)),
+        "actions": buttons(_candidates(record, target)),
     }
     if target.details_url:
         body["details_url"] = target.details_url
@@ -180,10 +180,16 @@ def _conclusion(record: BuildRecord) -> str:
     return "cancelled" if record.state is BuildState.CANCELLED else "failure"
 
 
-def _candidates(record: BuildRecord) -> list[Button]:
+def _candidates(record: BuildRecord, target: CheckTarget) -> list[Button]:
     if not record.state.is_final:
         return [_CANCEL]
-    return [_REBUILD, _CLEAN] if record.order else []
+    has_source = PurePosixPath(record.order.get("directory", "")).parts[-2:] == (
+        record.build_id,
+        "source",
+    )
+    if has_source:
+        return [_REBUILD, _CLEAN]
+    return [_REBUILD] if JOB_PAGE.match(target.details_url) else []
 
 
 def _title(view: BuildView, target: CheckTarget) -> str:

@@ -15,9 +15,14 @@ from smidr_ci.files import as_host_error, make_private_dir, write_atomic
 from smidr_ci.forges.github.site import is_repository_name
 from smidr_ci.home import Home
 
-__all__ = ["CheckNames", "CheckTarget", "Targets"]
+__all__ = ["JOB_PAGE", "CheckNames", "CheckTarget", "Targets"]
 
 log = logging.getLogger(__name__)
+
+JOB_PAGE: Final = re.compile(
+    r"https?://[^/]+/([^/]+/[^/]+)/actions/runs/\d{1,19}/jobs?/(\d{1,19})", re.ASCII
+)
+"""The page of a job in Actions: repository and job."""
 
 _SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&*+,;=%\[\]()'-]{1,2000}")

@@ -94,6 +94,12 @@ class CheckBench:
             **order,
         )
         build_id = self.service.submit(made).build_id
+        source = self.home.builds / build_id / "source"
+        source.mkdir()
+        (source / "smidr.yaml").write_text("name: demo\n")
+        record = self.service.store.get(build_id)
+        order_now = {**record.order, "directory": str(source)}
+        self.service.change(build_id, order=order_now)
         self.reporter.begin(build_id, target)
         return build_id
 

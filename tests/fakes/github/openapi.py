@@ -20,7 +20,11 @@ PLACE = Path(__file__).parents[4] / "shared" / "data" / "github-openapi-subset.j
 MISSING = f"GitHub's OpenAPI description is not at {PLACE}; nothing was held against it"
 _ROOT = "urn:github"
 # In GitHub's documentation, and not in the part of the description that is at hand.
-_BEYOND = re.compile(r"/orgs/[^/]+/installation|/repos/[^/]+/[^/]+/collaborators/[^/]+/permission")
+_BEYOND = re.compile(
+    r"/orgs/[^/]+/installation"
+    r"|/repos/[^/]+/[^/]+/collaborators/[^/]+/permission"
+    r"|/repos/[^/]+/[^/]+/actions/jobs/[^/]+/rerun"
+)
 
 
 def is_there() -> bool:

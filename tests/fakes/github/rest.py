@@ -284,6 +284,13 @@ def _get_job(state: GitHubState, _asked: Asked, repository: str, number: str) ->
     return Answer(404, {"message": "Not Found"})
 
 
+@_route("POST", rf"{_REPOSITORY}/actions/jobs/(?P<number>\d+)/rerun", "actions:write")
+def _rerun_job(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    del repository
+    state.reruns.append(int(number))
+    return Answer(201, {})
+
+
 @_route("GET", _REPOSITORY, "metadata:read")
 def _get_repository(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     made = {**template("full-repository"), "full_name": repository, "fork": False}

@@ -72,6 +72,7 @@ class GitHubState:
     """Login to `admin`, `write`, `read` or `none`."""
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
+    reruns: list[int] = field(default_factory=list)
     default_branch: str = "main"
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1001))
 
