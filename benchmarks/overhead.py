@@ -33,7 +33,7 @@ from benchmarks.samples import Bound, Comparison, Goal, Samples, in_turns, table
 from benchmarks.site import Site, hello_site
 from benchmarks.twin import Twin, twin_of
 
-__all__ = ["Options", "main", "measure"]
+__all__ = ["Options", "main", "measure", "remove_work"]
 
 _NO_OP: Final = Goal(at_most_longer_s=1.5)
 _NOT_LONGER: Final = Goal(at_most_ratio=1.0)
@@ -216,7 +216,7 @@ def main() -> None:
     try:
         rows = list(measure(_options(chosen, work)))
     finally:
-        _remove(work)
+        remove_work(work)
     print(table(rows))
     print(f"\nMedians of {chosen.rounds} rounds (range), in {time.perf_counter() - begun:.0f} s.")
     if chosen.json:
@@ -262,7 +262,8 @@ def _options(chosen: argparse.Namespace, work: Path) -> Options:
     )
 
 
-def _remove(work: Path) -> None:
+def remove_work(work: Path) -> None:
+    """Delete a directory of a benchmark with all in it."""
     for folder in work.rglob("*/"):  # layer trees are read-only, also for their owner
         if folder.is_dir() and not folder.is_symlink():
             folder.chmod(0o755)

@@ -49,6 +49,31 @@ class Twin:
         self._await_quiet()
         return seconds
 
+    def bitbake_once(self, target: str) -> float:
+        """Seconds of `docker run ... bitbake TARGET`, to the container's end."""
+        command = f"{self.enter} && exec bitbake {shlex.quote(target)}"
+        begun = time.perf_counter()
+        done = subprocess.run(
+            [*self._docker_run(), "-c", command],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"{command} failed in a container:\n{done.stdout}")
+        return time.perf_counter() - begun
+
+    def _docker_run(self) -> list[str]:
+        config, host = self.facts["Config"], self.facts["HostConfig"]
+        options = ["--rm", "--init", "--user", config["User"], "--cap-drop", "ALL"]
+        options += ["--security-opt", "no-new-privileges", "--shm-size", str(host["ShmSize"])]
+        options += ["-e", "HOME=/smidr/home", "-w", "/smidr/build"]
+        for mount in host["Mounts"]:
+            mode = ":ro" if mount.get("ReadOnly") else ""
+            options += ["-v", f"{mount['Source']}:{mount['Target']}{mode}"]
+        return ["docker", "run", *options, "--entrypoint", "bash", config["Image"]]
+
     def cold(self, target: str) -> float:
         """The same in a directory without any cache."""
         self.run(_CLEAR)
@@ -84,11 +109,14 @@ class Twin:
 
 
 @contextlib.contextmanager
-def twin_of(site: Site, *, enter: str = "") -> Iterator[Twin]:
+def twin_of(
+    site: Site, *, enter: str = "", replaced: Mapping[str, Path] | None = None
+) -> Iterator[Twin]:
     """Build once with `--keep`, and copy that build's container while it runs.
 
     Its kept directory is the twin's build directory, with everything built. `enter` defaults to
-    what a project without an init script needs.
+    what a project without an init script needs; `replaced` mounts other directories (container
+    path -> host path) than the build had.
     """
     api = Engine().api
     process = site.start("build", "--keep", "--json", "-t", site.target)
@@ -96,6 +124,8 @@ def twin_of(site: Site, *, enter: str = "") -> Iterator[Twin]:
     out, err = process.communicate()
     if process.returncode != 0:
         raise SystemExit(f"smidr build failed:\n{out}{err}")
+    for mount in facts["HostConfig"]["Mounts"]:
+        mount["Source"] = str((replaced or {}).get(mount["Target"], mount["Source"]))
     container_id = _start_copy(api, facts, accounts)
     mounts = {mount["Target"]: Path(mount["Source"]) for mount in facts["HostConfig"]["Mounts"]}
     by_hand = "export PATH=/smidr/layers/bitbake/bin:$PATH BBPATH=/smidr/build LANG=C.UTF-8"

@@ -1,0 +1,308 @@
+"""Builds in fresh and in warm workspaces, against BitBake in a kept directory and against kas.
+
+    python -m benchmarks.workspaces [--parts hello,generated,disk] [--json FILE]
+
+`hello` and `generated` (900 more recipes): a rebuild with nothing to do, and one after a change of
+one recipe. `oe-core`: the same with OE-Core, for SMIDR_TEST_OE_CORE and SMIDR_TEST_BITBAKE that
+name checkouts. `disk`: three machines of one project on one host, against three directories that
+share nothing.
+
+A figure is a median of rounds in which all contenders take turns, with the range beside it. smidr's
+is the whole command. "BitBake" is `docker run` of what a user types, with the image, user, limits
+and mounts of smidr's own container, in a directory that is kept; "in a running container" spares
+it the start. Whoever changes a recipe makes a change that nobody has made before, so that no shared
+state helps; smidr's is a commit that it has to fetch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from benchmarks import generated, oecore
+from benchmarks.kas import Kas, install_kas
+from benchmarks.overhead import remove_work
+from benchmarks.samples import Bound, Comparison, Goal, Samples, in_turns, table
+from benchmarks.site import Site, hello_site
+from benchmarks.twin import Twin, twin_of
+from smidr_ci.workspaces.removal import disk_usage
+
+__all__ = ["Options", "main", "measure"]
+
+_MACHINES: Final = ("hello-x86", "hello-pc", "hello-arm64")
+_LAYER: Final = "/smidr/layers/meta-hello"
+_RECIPE: Final = "recipes/hello/hello_1.0.bb"
+_BITBAKE: Final = "bitbake, kept directory"
+_RUNNING: Final = "bitbake, kept directory in a running container"
+_KAS: Final = "kas, kept directory"
+_WARM: Final = "smidr, warm"
+_FRESH: Final = "smidr, fresh with parse cache"
+_UNSEEDED: Final = "smidr, fresh without"
+_GOALS: Final = {
+    (_WARM, _BITBAKE): Goal(at_most_ratio=1.1),
+    (_FRESH, _BITBAKE): Goal(at_most_ratio=1.3),
+}
+_DISK_PERCENT: Final = 50
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to measure and how large."""
+
+    work: Path
+    parts: tuple[str, ...]
+    rounds: int = 5
+    recipes: int = 900
+    with_kas: bool = True
+    bitbake: str = "auto"
+    base_image: str | None = None
+
+
+@dataclass
+class Scene:
+    """One project, and what each contender builds it in."""
+
+    site: Site
+    twin: Twin
+    layer: Path
+    """The layer that the twin and kas see; a copy of their own."""
+    recipe: str
+    commit: Callable[[str], None]
+    """Give the recipe this text in what smidr builds."""
+    kas: Kas | None = None
+    numbers: Iterator[int] = field(default_factory=itertools.count)
+
+    def nothing_to_do(self) -> dict[str, Callable[[], float]]:
+        """Each contender, in what it has built before."""
+        smidr = {
+            _WARM: self.site.build,
+            _FRESH: lambda: self.site.build("--fresh"),
+            _UNSEEDED: lambda: self.site.build("--clean"),
+        }
+        return {**smidr, **self._others(lambda: None)}
+
+    def one_recipe(self) -> dict[str, Callable[[], float]]:
+        """The same, each with a change of its own."""
+
+        def changed(*arguments: str) -> float:
+            self.commit(self._text())
+            return self.site.build(*arguments)
+
+        def edit() -> None:
+            (self.layer / self.recipe).write_text(self._text(), encoding="utf-8")
+
+        smidr = {_WARM: changed, _FRESH: lambda: changed("--fresh")}
+        return {**smidr, **self._others(edit)}
+
+    def _others(self, before: Callable[[], None]) -> dict[str, Callable[[], float]]:
+        def after(build: Callable[[], float]) -> Callable[[], float]:
+            def run() -> float:
+                before()
+                return build()
+
+            return run
+
+        target = self.site.target
+        found = {
+            _BITBAKE: after(lambda: self.twin.bitbake_once(target)),
+            _RUNNING: after(lambda: self.twin.bitbake(target)),
+        }
+        if self.kas is not None:
+            found[_KAS] = after(self.kas.build)
+        return found
+
+    def _text(self) -> str:
+        original = (self.layer / f"{self.recipe}.orig").read_text(encoding="utf-8")
+        return f'{original}\ndo_compile[vardeps] += "CHANGE"\nCHANGE = "{next(self.numbers)}"\n'
+
+
+def _note(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def measure(options: Options) -> Iterator[Comparison | Bound]:
+    """All rows of the chosen parts."""
+    for part in options.parts:
+        _note(f"== {part}")
+        yield from _PARTS[part](options)
+
+
+def _hello(options: Options) -> Iterator[Comparison]:
+    yield from _hello_with(options, "hello", 0)
+
+
+def _generated(options: Options) -> Iterator[Comparison]:
+    yield from _hello_with(options, f"{options.recipes} recipes", options.recipes)
+
+
+def _hello_with(options: Options, what: str, recipes: int) -> Iterator[Comparison]:
+    def change(layer: Path) -> None:
+        if recipes:
+            generated.add_recipes(layer, recipes)
+
+    site = hello_site(
+        options.work,
+        "generated" if recipes else "hello",
+        bitbake=options.bitbake,
+        base_image=options.base_image,
+        change=change,
+    )
+    _let_it_be_warm(site)
+    site.build()
+    project = site.folder.parent
+    layer = _copy_of_layer(project / "meta-hello", options.work / site.name / "layer", _RECIPE)
+
+    def commit(text: str) -> None:
+        (project / "meta-hello" / _RECIPE).write_text(text, encoding="utf-8")
+        prepare = [sys.executable, "prepare.py", "--bitbake", options.bitbake]
+        subprocess.run(prepare, cwd=project, check=True, stdout=subprocess.DEVNULL)
+
+    with twin_of(site, replaced={_LAYER: layer}) as twin:
+        kas = None
+        if options.with_kas:
+            installed = options.work / "kas"
+            if not installed.exists():
+                _note(f"kas {install_kas(installed, twin.facts['Config']['Image'])}")
+            kas = Kas(options.work / site.name / "kas", installed, twin, site.target)
+            kas.prepare()
+            kas.build()
+        yield from _rows(what, options, Scene(site, twin, layer, _RECIPE, commit, kas))
+
+
+def _oe_core(options: Options) -> Iterator[Comparison]:
+    site = oecore.oe_core_site(options.work)
+    recipe = f"recipes/benchmark/{generated.NOTHING}.bb"
+    source = site.folder / "meta-benchmark"
+    _let_it_be_warm(site)
+    site.build()
+    layer = _copy_of_layer(source, options.work / site.name / "layer", recipe)
+
+    def commit(text: str) -> None:
+        (source / recipe).write_text(text, encoding="utf-8")
+
+    replaced = {"/smidr/layers/meta-benchmark": layer}
+    with twin_of(site, enter=oecore.ENTER, replaced=replaced) as twin:
+        yield from _rows("OE-Core", options, Scene(site, twin, layer, recipe, commit))
+
+
+def _let_it_be_warm(site: Site) -> None:
+    site.home.mkdir(exist_ok=True)
+    (site.home / "agent.yaml").write_text("workspaces: {mode: warm}\n", encoding="utf-8")
+
+
+def _copy_of_layer(source: Path, target: Path, recipe: str) -> Path:
+    shutil.copytree(source, target)
+    shutil.copy2(target / recipe, target / f"{recipe}.orig")
+    return target
+
+
+def _rows(what: str, options: Options, scene: Scene) -> Iterator[Comparison]:
+    for title, contenders in (
+        ("nothing to do", scene.nothing_to_do()),
+        ("one recipe changed", scene.one_recipe()),
+    ):
+        for build in contenders.values():  # what only the first run of each pays
+            build()
+        found = in_turns(contenders, options.rounds, _note)
+        for name in [name for name in found if name.startswith("smidr")]:
+            others = [other for other in found if not other.startswith("smidr")]
+            for other in others:
+                goal = _GOALS.get((name, other)) if title == "nothing to do" else None
+                row = f"{what}, {title}: {name.removeprefix('smidr, ')}"
+                yield Comparison(row, other, found[other], found[name], goal)
+
+
+def _disk(options: Options) -> Iterator[Comparison]:
+    """What three machines take on one host, and on three that share nothing."""
+    for mode in ("fresh", "warm"):
+        shared = _home_of_variants(options, f"disk-{mode}", mode, _MACHINES)
+        apart = [
+            _home_of_variants(options, f"disk-{mode}-{machine}", "warm", (machine,))
+            for machine in _MACHINES
+        ]
+        what = f"MB of three machines, {mode} workspaces"
+        baseline, found = Samples((sum(apart) / 1e6,)), Samples((shared / 1e6,))
+        goal = Goal(at_most_ratio=_DISK_PERCENT / 100)
+        yield Comparison(what, "three directories", baseline, found, goal)
+
+
+def _home_of_variants(options: Options, name: str, mode: str, machines: tuple[str, ...]) -> int:
+    """Bytes of layers, caches and workspaces after a build for each machine."""
+    site = hello_site(options.work / name, name, bitbake=options.bitbake)
+    site.home.mkdir(exist_ok=True)
+    settings = f"workspaces: {{mode: {mode}}}\n"
+    (site.home / "agent.yaml").write_text(settings, encoding="utf-8")
+    text = (site.folder / "smidr.yaml").read_text(encoding="utf-8")
+    for machine in machines:
+        config = site.folder / f"{machine}.yaml"
+        config.write_text(text.replace("hello-x86 ", f"{machine} "), encoding="utf-8")
+        site.build("-c", config.name)
+    time.sleep(1)  # what goes is deleted in the background
+    folders = ("layers", "downloads", "sstate-cache", "parse-cache", "workspaces")
+    return sum(disk_usage(site.home / folder) for folder in folders)
+
+
+_PARTS: Final[dict[str, Callable[[Options], Iterator[Comparison | Bound]]]] = {
+    "hello": _hello,
+    "generated": _generated,
+    "oe-core": _oe_core,
+    "disk": _disk,
+}
+
+
+def main() -> None:
+    """Measure, print the table, and write the JSON file when asked to."""
+    chosen = _parse()
+    work = Path(tempfile.mkdtemp(prefix="smidr-benchmark-", dir=chosen.work))
+    options = Options(
+        work=work,
+        parts=tuple(chosen.parts.split(",")),
+        rounds=chosen.rounds,
+        recipes=chosen.recipes,
+        with_kas=not chosen.no_kas,
+        bitbake=chosen.bitbake,
+        base_image=chosen.base_image,
+    )
+    try:
+        rows = list(measure(options))
+    finally:
+        remove_work(work)
+    print(table(rows))
+    print(f"\nMedians of {chosen.rounds} rounds (range), in seconds.")
+    if chosen.json:
+        document = {"rounds": chosen.rounds, "rows": [row.to_dict() for row in rows]}
+        chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    usual = [name for name in _PARTS if name != "oe-core" or oecore.is_given()]
+    parser.add_argument("--parts", default=",".join(usual), help="default: %(default)s")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--recipes", type=int, default=900)
+    parser.add_argument("--no-kas", action="store_true", help="don't install and measure kas")
+    parser.add_argument("--bitbake", default="auto", help="as of examples/hello/prepare.py")
+    parser.add_argument("--base-image", help="of the builder image; default: smidr's own choice")
+    parser.add_argument("--work", type=Path, help="where to make the temporary directory")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
+    chosen = parser.parse_args()
+    unknown = set(chosen.parts.split(",")) - set(_PARTS)
+    if unknown:
+        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(_PARTS)}")
+    return chosen
+
+
+if __name__ == "__main__":
+    main()
