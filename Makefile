@@ -8,7 +8,7 @@ PYTEST_ARGS ?=
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    build the hello project with real BitBake and say where its image is"
+	@echo "make demo    the whole way from a push to an image, with real BitBake and a small forge"
 	@echo "make test    lint, type checks and all tests, with containers"
 	@echo "make lint    ruff, mypy, and whether generated documents and code are fresh"
 	@echo "make docs    write the generated parts of docs/ anew"

@@ -46,8 +46,8 @@ class GitLabServer(ThreadingHTTPServer):
 
     daemon_threads = True
 
-    def __init__(self, prefix: str = "") -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
+    def __init__(self, prefix: str = "", port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
         self.prefix = prefix
         self.state = GitLabState()
         self.lock = threading.Condition()
@@ -60,6 +60,8 @@ class GitLabServer(ThreadingHTTPServer):
         self.bytes_per_s: float | None = None
         """How slowly bodies are read."""
         self.content_type = "application/json"
+        self.elsewhere: Callable[[BaseHTTPRequestHandler], bool] = lambda _handler: False
+        """Serves what is not the runner protocol, and says whether it was."""
 
     @property
     def url(self) -> str:
@@ -92,9 +94,9 @@ class GitLabServer(ThreadingHTTPServer):
 
 
 @contextmanager
-def serve(prefix: str = "") -> Iterator[GitLabServer]:
+def serve(prefix: str = "", port: int = 0) -> Iterator[GitLabServer]:
     """A running server; in the end it tells what was against the protocol."""
-    with GitLabServer(prefix) as server:
+    with GitLabServer(prefix, port) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         try:
@@ -158,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         if server.is_down:
             self.close_connection = True
+            return
+        if server.elsewhere(self):
             return
         request = self._read()
         fault = self._note(request)

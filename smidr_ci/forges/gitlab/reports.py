@@ -22,6 +22,7 @@ from smidr_ci.reports.escape import clip
 from smidr_ci.reports.facts import facts_of
 from smidr_ci.reports.junit import render_junit
 from smidr_ci.reports.markdown import render_markdown
+from smidr_ci.reports.project_paths import in_project
 from smidr_ci.reports.wording import place_of, title_of
 from smidr_ci.text import printable
 
@@ -81,11 +82,12 @@ def write_reports(
 ) -> None:
     """Write all files into an existing directory of ours; raises `OSError`."""
     diagnosis = diagnosis_of(record, page.config_path)
+    placed = in_project(diagnosis, record, page.config_path)
     name = f"{record.project}: {', '.join(record.targets)}"
     texts = {
-        CODE_QUALITY: render_codequality(diagnosis, default_path=page.config_path),
-        JUNIT: render_junit(diagnosis, suite=printable(name)),
-        ANNOTATIONS: render_annotations(record, diagnosis, page),
+        CODE_QUALITY: render_codequality(placed, default_path=page.config_path),
+        JUNIT: render_junit(placed, suite=printable(name)),
+        ANNOTATIONS: render_annotations(record, placed, page),
         METRICS: render_metrics(record),
         SUMMARY: render_markdown(diagnosis, facts_of(record, previous)),
     }

@@ -60,7 +60,7 @@ class Teller:
         status = replace(status, pipeline_id=job.info.pipeline_id)
         self.outgoing.put(
             _receiver(context),
-            f"status {status.state}",
+            f"{record.build_id} {status.state}",
             STATUS,
             asdict(status),
             build_id=record.build_id,
@@ -81,7 +81,13 @@ class Teller:
             key=job.info.name,
             order=job.info.pipeline_id,
         )
-        self.outgoing.put(_receiver(context), "note", NOTE, asdict(note), build_id=record.build_id)
+        self.outgoing.put(
+            _receiver(context),
+            f"{record.build_id} note",
+            NOTE,
+            asdict(note),
+            build_id=record.build_id,
+        )
 
 
 def _receiver(context: JobContext) -> str:
