@@ -92,6 +92,11 @@ class Home:
         return self.root / "private-caches"
 
     @property
+    def hash_servers(self) -> Path:
+        """Databases and sockets of hash-equivalence servers, one directory per BitBake release."""
+        return self.root / "hashserv"
+
+    @property
     def parse_cache(self) -> Path:
         """Parse caches that seed fresh workspaces, one directory per key."""
         return self.root / "parse-cache"

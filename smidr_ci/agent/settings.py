@@ -102,7 +102,7 @@ def _ready(old: Host, agent: AgentConfig, shared: Iterable[str]) -> Host:
     What build threads will share is made before there are any.
     """
     new = replace(old, agent=agent)
-    new = replace(new, side_by_side=_policy(new).max_builds)
+    new = replace(new, side_by_side=_policy(new).max_builds, is_agent=True)
     vars(new).update({name: getattr(old, name) for name in shared})
     for name in ("store", "user", "engine", "runtime", "images", "parse_cache"):
         getattr(new, name)

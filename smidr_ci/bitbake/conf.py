@@ -19,6 +19,7 @@ from smidr_ci.layers.model import LayerSet
 
 __all__ = [
     "ConfInputs",
+    "Mirrors",
     "check_distro",
     "check_machine",
     "check_multiconfig",
@@ -43,6 +44,14 @@ _DISK_LIMITS: Final = (("STOPTASKS", "1G,100K"), ("HALT", "100M,1K"))
 
 
 @dataclass(frozen=True)
+class Mirrors:
+    """The operator's, as pairs of pattern and replacement."""
+
+    sstate: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ConfInputs:
     """All that goes into the conf files. Directories are container paths."""
 
@@ -59,6 +68,10 @@ class ConfInputs:
     """DEPLOY_DIR when it lies outside TMPDIR."""
     sstate_mirror: str | None = None
     """Asked before those of the config."""
+    operator_mirrors: Mirrors = Mirrors()
+    """Asked after those of the config."""
+    hash_server: str | None = None
+    """Address of the host's, for a config that names none."""
     rm_work: bool = False
     """Recipes remove their work directories when they are done; needs OE-Core."""
     extra: tuple[str, ...] = ()
@@ -138,6 +151,10 @@ def _parallelism(inputs: ConfInputs) -> Iterator[str]:
 def _signatures(inputs: ConfInputs) -> Iterator[str]:
     advanced = inputs.config.advanced
     handler, server = advanced.bb_signature_handler, advanced.bb_hashserve
+    if inputs.hash_server and handler in {None, "OEEquivHash"} and server is None:
+        handler, server = "OEEquivHash", inputs.hash_server
+        # BitBake asks it only for a server of its own; without, OE-Core warns of mirrors.
+        yield assign("BB_HASHSERVE_UPSTREAM", inputs.hash_server)
     if inputs.layers.has_oe_core:
         # A hash server of its own beside a shared sstate would make builds miss each other's work,
         # so there is none unless the config asks for it; then both settings must agree.
@@ -151,15 +168,16 @@ def _signatures(inputs: ConfInputs) -> Iterator[str]:
 
 def _fetching(inputs: ConfInputs) -> Iterator[str]:
     advanced, release = inputs.config.advanced, Release(inputs.layers.bitbake_version)
-    if advanced.sstate_mirrors:
-        yield assign("SSTATE_MIRRORS", " ".join(advanced.sstate_mirrors))
+    mirrors = inputs.operator_mirrors
+    if sstate := (*advanced.sstate_mirrors, *mirrors.sstate):
+        yield assign("SSTATE_MIRRORS", " ".join(sstate))
         if inputs.config.build.fetch_first and not advanced.bb_no_network:
             # They are asked in the build's own phase, whose sources are all fetched.
             yield assign("SSTATE_MIRROR_ALLOW_NETWORK", "1")
     if inputs.sstate_mirror:
         yield assign(release.prepend_to("SSTATE_MIRRORS"), f"{inputs.sstate_mirror} ")
-    if advanced.premirrors:
-        yield assign(release.prepend_to("PREMIRRORS"), " ".join(advanced.premirrors) + " ")
+    if sources := (*advanced.premirrors, *mirrors.sources):
+        yield assign(release.prepend_to("PREMIRRORS"), " ".join(sources) + " ")
     if advanced.bb_no_network:
         yield assign("BB_NO_NETWORK", "1")
     if advanced.bb_fetch_premirroronly:

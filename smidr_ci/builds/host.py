@@ -12,6 +12,8 @@ from functools import cached_property
 from pathlib import Path
 
 from smidr_ci.builds.credentials import credentials_of
+from smidr_ci.builds.hashserv import HashServers
+from smidr_ci.builds.mirrors import YOCTO_HASH_SERVER
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.store import BuildStore
@@ -45,6 +47,8 @@ class Host:
     clock: Clock = field(default_factory=SystemClock)
     side_by_side: int = 1
     """How many builds may run at once: a build without limits of its own gets an even share."""
+    is_agent: bool = False
+    """Whether what it starts may outlive a build."""
 
     @classmethod
     def open(cls, environ: Mapping[str, str] = os.environ) -> Host:
@@ -111,6 +115,21 @@ class Host:
     def kept_caches(self) -> KeptCaches:
         """Private caches between the builds of one pull request."""
         return KeptCaches(self.home.private_caches / "kept", self.agent.trust.private_cache_size)
+
+    @property
+    def hash_servers(self) -> HashServers:
+        """The hash-equivalence servers of this home."""
+        cache = self.agent.cache
+        return HashServers(
+            self.home.hash_servers,
+            self.home.locks,
+            self.runtime,
+            self.user,
+            self.clock,
+            network=self.agent.engine.network,
+            upstream=cache.hash_server_upstream
+            or (YOCTO_HASH_SERVER if cache.yocto_mirror else ""),
+        )
 
     def layer_store(self, places: Places, trust: Trust = Trust.TRUSTED) -> LayerStore:
         """Mirrors and trees in the directories that the config or the operator chose.

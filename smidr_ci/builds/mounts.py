@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from smidr_ci.bitbake.driver_files import driver_command
+from smidr_ci.builds.hashserv import HASH_SERVER_MOUNT
 from smidr_ci.builds.parallelism import allowance_of
 from smidr_ci.builds.places import Places
 from smidr_ci.caches.layout import CacheDirs
@@ -36,6 +37,7 @@ def mounts_of(
     control: Path,
     *,
     reads_shared: bool = True,
+    hash_server: Path | None = None,
 ) -> tuple[Mount, ...]:
     """Layers and source read-only, the build's own directories and the caches writable.
 
@@ -53,6 +55,8 @@ def mounts_of(
         own.append(Mount(workspace.extra["deploy"], DEPLOY, writable=True))
     if places.source is not None:
         own.append(Mount(places.source, _SOURCE))
+    if hash_server is not None:
+        own.append(Mount(hash_server, HASH_SERVER_MOUNT))  # one connects to a read-only socket too
     trees = [Mount(tree.tree, tree.mount_point) for tree in layers.trees]
     private = workspace.extra.get(PRIVATE_CACHE)
     if private is None:

@@ -12,7 +12,9 @@ from smidr_ci.bitbake.plan import CONTROL_FILES, Plan
 from smidr_ci.builds.blame import naming_the_line
 from smidr_ci.builds.bytecode import compiled_bitbake
 from smidr_ci.builds.environment import build_environment
+from smidr_ci.builds.hashserv import ADDRESS, can_serve
 from smidr_ci.builds.host import Host
+from smidr_ci.builds.mirrors import mirrors_of
 from smidr_ci.builds.mounts import container_spec, mounts_of
 from smidr_ci.builds.parallelism import (
     allowance_of,
@@ -54,6 +56,8 @@ class Preparation:
     layers: LayerSet
     image: BuilderImage
     caches: CacheDirs
+    hash_server: Path | None = None
+    """Directory with the socket of the host's; not known again once the container is described."""
 
     def sstate_of(self, workspace: Workspace) -> Path:
         """SSTATE_DIR on the host: what this build may set aside objects in."""
@@ -116,7 +120,24 @@ def prepare(
     caches = CacheDirs(downloads=places.downloads, sstate=places.sstate)
     caches.prepare(host.user)
     cancel.raise_if_cancelled()
-    return Preparation(request, config, targets, places, layers, image, caches)
+    hash_server = _hash_server(host, request, layers, image, report)
+    return Preparation(request, config, targets, places, layers, image, caches, hash_server)
+
+
+def _hash_server(
+    host: Host,
+    request: BuildRequest,
+    layers: LayerSet,
+    image: BuilderImage,
+    report: Callable[[str], None],
+) -> Path | None:
+    """The host's hash server; only an agent starts it, and only for a trusted build."""
+    reads_shared = request.is_trusted or host.agent.trust.untrusted_may_read_caches
+    if not (host.agent.cache.hash_server and reads_shared and can_serve(layers)):
+        return None
+    if request.is_trusted and host.is_agent:
+        return host.hash_servers.ensure(layers, image.id, report)
+    return host.hash_servers.find(layers, request.trust)
 
 
 def furnish(
@@ -161,6 +182,7 @@ def equip(
                 prepared.places,
                 control,
                 reads_shared=reads_shared,
+                hash_server=prepared.hash_server,
             ),
             *compiled_bitbake(
                 host,
@@ -204,6 +226,8 @@ def _write_conf(
         make_jobs=parallelism.make_jobs,
         deploy_dir="/smidr/deploy" if "deploy" in workspace.extra else None,
         sstate_mirror=_sstate_mirror(host, workspace),
+        operator_mirrors=mirrors_of(host.agent.cache, prepared.request.trust),
+        hash_server=ADDRESS if prepared.hash_server else None,
         # In a directory that others go on in, they would do all that was removed again.
         rm_work=host.agent.workspaces.rm_work and not workspace.warm_key,
     )

@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 from pydantic import WithJsonSchema as Json
 
 from smidr_ci.config.base import MisfitError, Model
-from smidr_ci.config.matching import Called, shown
-from smidr_ci.config.values import MemorySize
+from smidr_ci.config.matching import Called, Matching, shown
+from smidr_ci.config.values import Flag, MemorySize, MirrorLines
 
 __all__ = ["Age", "CacheLimits", "parse_age"]
 
@@ -47,6 +47,15 @@ Age = Annotated[
     Called("age"),
 ]
 """Days, written as `12h`, `30d`, `8w` or a number of days."""
+
+HashServer = Annotated[
+    str,
+    Matching(
+        "address",
+        r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}:[0-9]{1,5}|wss?://[A-Za-z0-9][A-Za-z0-9._:/-]{0,252}",
+        "the address of a hash server: host:port or wss://host/path",
+    ),
+]
 
 Percent = Annotated[int, Field(ge=0, le=95), Strict(), Called("percent")]
 
@@ -85,6 +94,17 @@ class CacheLimits(Model):
     caches on it. 0 never does that."""
     gc_until_free: Percent = 20
     """Until so many percent are free again."""
+    hash_server: Flag = True
+    """Whether the agent runs a hash-equivalence server for all builds with OE-Core, from scarthgap
+    on. Without one, builds use none: a project that asks for its own misses what others made."""
+    hash_server_upstream: HashServer | None = None
+    """Another hash server to ask, `host:port` or `wss://...`: that of `sstate_mirrors`."""
+    sstate_mirrors: MirrorLines = ()
+    """SSTATE_MIRRORS of all builds, after those of the project."""
+    premirrors: MirrorLines = ()
+    """PREMIRRORS of all builds, after those of the project."""
+    yocto_mirror: Flag = False
+    """Use the Yocto Project's public sstate, with its hash server as upstream."""
     keep_builds: Annotated[int, Field(ge=0, le=1000), Strict(), Called("number")] = 0
     """Keep the sstate objects that so many of the newest builds of each project used."""
 

@@ -72,7 +72,7 @@ def _host_config(spec: ContainerSpec, facts: EngineFacts) -> dict[str, Any]:
         "PidsLimit": spec.pids or DEFAULT_PIDS,
         "ShmSize": spec.shm_bytes or DEFAULT_SHM_BYTES,
         "LogConfig": _log_config(facts),
-        "RestartPolicy": {"Name": "no"},
+        "RestartPolicy": {"Name": "unless-stopped" if spec.restarts else "no"},
     }
     if spec.memory_bytes:
         # Equal values mean no swap; otherwise the limit would be twice what was asked for.

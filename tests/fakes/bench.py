@@ -143,6 +143,8 @@ class Bench:
 def _write_bitbake(root: Path) -> None:
     for path, text in {
         "bin/bitbake": "",
+        "bin/bitbake-hashserv": "",
+        "lib/hashserv/server.py": "",
         "lib/bb/__init__.py": '__version__ = "2.8.0"\n',
     }.items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)

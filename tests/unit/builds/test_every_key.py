@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import shutil
+import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, suppress
@@ -606,6 +608,24 @@ def checkouts_left(world: World, agent: AgentConfig) -> int:
     return len(list(root.iterdir()))
 
 
+def conf_beside_a_hash_server(world: World, agent: AgentConfig) -> str:
+    """`local.conf` of a build while an agent's hash server answers."""
+    limits = agent.limits.model_copy(update={"min_free_disk": 1, "min_free_disk_percent": 0})
+    agent = agent.model_copy(update={"limits": limits})
+    place = world.bench.host(agent).home.hash_servers / "2.8" / "trusted" / "socket"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    place.unlink(missing_ok=True)
+    config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
+    folder = os.open(place.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(f"/proc/self/fd/{folder}/{place.name}")
+            server.listen()
+            return world.bench.build(config, agent).files["local.conf"]
+    finally:
+        os.close(folder)
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -659,6 +679,13 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "cache.gc_below_free": freed,
     "cache.gc_until_free": freed,
     "cache.keep_builds": kept_for_builds,
+    "cache.hash_server": conf_beside_a_hash_server,
+    "cache.hash_server_upstream": lambda world, agent: (
+        world.bench.host(agent).hash_servers.upstream
+    ),
+    "cache.sstate_mirrors": conf_beside_a_hash_server,
+    "cache.premirrors": conf_beside_a_hash_server,
+    "cache.yocto_mirror": conf_beside_a_hash_server,
     "workspaces.mode": warm_refs,
     "workspaces.warm_refs": warm_refs,
     "workspaces.fresh_refs": warm_refs,

@@ -148,6 +148,22 @@ def test_a_proxy_loses_its_login_or_is_left_out(proxy: str, shown: str | None) -
     assert without_logins({"https_proxy": proxy}).get("https_proxy") == shown
 
 
+def test_it_sees_no_mirror_of_the_operators_with_a_login(bench: Bench) -> None:
+    pattern, shown = "https?://.*/.*", "https://open.example.com/"
+    secret = "https://me:secret@closed.example.com/"
+    agent = operator(
+        cache={
+            "premirrors": [f"{pattern} {secret}", f"{pattern} {shown}"],
+            "sstate_mirrors": [f"file://.* {secret}PATH"],
+        }
+    )
+    text = bench.build(PLAIN, agent, Trust.UNTRUSTED).files["local.conf"]
+    assert shown in text
+    assert "secret" not in text
+    assert text.count("SSTATE_MIRRORS =") == 0
+    assert "secret" in bench.build(PLAIN, agent).files["local.conf"]
+
+
 def test_its_limits_are_the_lower_ones(bench: Bench) -> None:
     agent = operator(
         limits={**ROOMY, "cpus_per_build": 4, "memory_per_build": "4G"},

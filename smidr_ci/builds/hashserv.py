@@ -1,0 +1,188 @@
+"""One hash-equivalence server per BitBake release, for all trusted builds of the host.
+
+sstate and its equivalences belong together: with a server of its own beside a shared sstate a
+build would miss what others made. BitBake's own `bitbake-hashserv` runs in a container, from the
+layers of the first trusted build that wants it; the engine keeps it running. A second one on the
+same database takes no reports: it is for strangers.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+from smidr_ci.clock import Clock
+from smidr_ci.containers.runtime import ContainerRuntime, ContainerSpec, Mount, User
+from smidr_ci.containers.user import own
+from smidr_ci.errors import SmidrError
+from smidr_ci.files import make_private_dir, write_atomic
+from smidr_ci.layers.model import LayerSet
+from smidr_ci.locks import take_lock
+from smidr_ci.trust import Trust
+
+__all__ = ["ADDRESS", "HASH_SERVER_MOUNT", "ROLE", "HashServers", "can_serve"]
+
+_log = logging.getLogger(__name__)
+
+HASH_SERVER_MOUNT: Final = PurePosixPath("/smidr/hashserv")
+"""Directory with the socket, in containers of builds."""
+ROLE: Final = "hashserv"
+_OLDEST: Final = (2, 8)
+"""scarthgap: before, a server that takes no reports makes BitBake warn of each (hashserv/server.py,
+`handle_report`)."""
+_PROGRAM: Final = PurePosixPath("/smidr/bitbake")
+_DATABASE: Final = PurePosixPath("/smidr/database")
+_SOCKET: Final = "socket"
+ADDRESS: Final = f"unix://{HASH_SERVER_MOUNT}/{_SOCKET}"
+"""What builds find there."""
+_NOTE: Final = "server.json"
+_START_S: Final = 20.0
+_POLL_S: Final = 0.1
+_MEMORY: Final = 1 << 30
+_PIDS: Final = 256
+
+
+def can_serve(layers: LayerSet) -> bool:
+    """Whether these layers' BitBake can serve strangers too, and their OE-Core asks servers."""
+    if not layers.has_oe_core or layers.bitbake_version < _OLDEST:
+        return False
+    folder = _bitbake_of(layers)
+    return all(
+        (folder / file).is_file() for file in ("bin/bitbake-hashserv", "lib/hashserv/server.py")
+    )
+
+
+def _bitbake_of(layers: LayerSet) -> Path:
+    """Where the layers' BitBake lies on the host."""
+    tree = next(tree for tree in layers.trees if layers.bitbake.is_relative_to(tree.mount_point))
+    return tree.tree / layers.bitbake.relative_to(tree.mount_point)
+
+
+@dataclass(frozen=True)
+class HashServers:
+    """`<root>/<release>/` with `database/` and a directory with a socket for each kind of trust.
+
+    Safe among threads and processes. Nothing here raises: a build can do without.
+    """
+
+    root: Path
+    locks: Path
+    runtime: ContainerRuntime
+    user: User
+    clock: Clock
+    network: str | None = None
+    upstream: str = ""
+    """Another server that is asked for what this one does not know."""
+
+    def find(self, layers: LayerSet, trust: Trust) -> Path | None:
+        """The directory with the socket of a server that answers."""
+        folder = self._folder(layers) / trust
+        return folder if _answers(folder / _SOCKET) else None
+
+    def ensure(self, layers: LayerSet, image: str, report: Callable[[str], None]) -> Path | None:
+        """The same for trusted builds, and both servers started when they don't run.
+
+        Only for a trusted build: the servers run the layers' own code.
+        """
+        folder = self._folder(layers)
+        try:
+            make_private_dir(self.locks)
+            lock = take_lock(self.locks / f"hashserv-{folder.name}.lock", self.clock)
+            if lock is not None:
+                with lock:
+                    self._start_both(layers, image, folder)
+        except (OSError, SmidrError) as error:
+            report(f"no hash server for this build: {error}")
+        return self.find(layers, Trust.TRUSTED)
+
+    def stop(self, line: str) -> None:
+        """End the servers of a release, such as `2.8`; the database stays. Raises `EngineError`."""
+        for trust in Trust:
+            self._remove(self.root / line, trust)
+
+    def _remove(self, folder: Path, trust: Trust) -> None:
+        for handle in self.runtime.list_builds():
+            if (handle.role, handle.build_id) == (ROLE, _name(folder.name, trust)):
+                self.runtime.remove(handle)
+        (folder / trust / _SOCKET).unlink(missing_ok=True)
+
+    def _folder(self, layers: LayerSet) -> Path:
+        return self.root / ".".join(str(part) for part in layers.bitbake_version)
+
+    def _start_both(self, layers: LayerSet, image: str, folder: Path) -> None:
+        """Start what does not answer; with another upstream than before, both."""
+        facts = {"upstream": self.upstream}
+        note = folder / _NOTE
+        if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != facts:
+            self.stop(folder.name)
+        for trust in Trust:
+            if _answers(folder / trust / _SOCKET):
+                continue
+            for part in ("database", trust):
+                make_private_dir(folder / part)
+                own(folder / part, self.user)
+            self._remove(folder, trust)
+            self.runtime.start(self._spec(layers, image, folder, trust))
+            self._await(folder / trust / _SOCKET)
+        write_atomic(note, json.dumps(facts), mode=0o600)
+
+    def _await(self, path: Path) -> None:
+        deadline = self.clock.monotonic() + _START_S
+        while not _answers(path):
+            if self.clock.monotonic() > deadline:
+                raise SmidrError(f"it does not answer at {path}")
+            self.clock.sleep(_POLL_S)
+
+    def _spec(self, layers: LayerSet, image: str, folder: Path, trust: Trust) -> ContainerSpec:
+        command = ["python3", "-B", str(_PROGRAM / "bin/bitbake-hashserv"), "--bind", ADDRESS]
+        command += ["--database", str(_DATABASE / "hashserv.db")]
+        if trust is Trust.UNTRUSTED:
+            command += ["--read-only", "--anon-perms", "@read"]
+        else:
+            command += ["--anon-perms", "@read,@report"]
+            command += ["--upstream", self.upstream] if self.upstream else []
+        needs_network = trust is Trust.TRUSTED and self.upstream
+        return ContainerSpec(
+            build_id=_name(folder.name, trust),
+            image=image,
+            command=tuple(command),
+            user=self.user,
+            mounts=(
+                Mount(_bitbake_of(layers), _PROGRAM),
+                Mount(folder / "database", _DATABASE, writable=True),
+                Mount(folder / trust, HASH_SERVER_MOUNT, writable=True),
+            ),
+            workdir=PurePosixPath("/"),
+            memory_bytes=_MEMORY,
+            pids=_PIDS,
+            network=self.network if needs_network else "none",
+            role=ROLE,
+            restarts=True,
+        )
+
+
+def _name(line: str, trust: Trust) -> str:
+    return f"{line}-{trust}"
+
+
+def _answers(path: Path) -> bool:
+    """Whether somebody listens at the socket."""
+    try:
+        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
+            client.settimeout(2)
+            client.connect(f"/proc/self/fd/{folder}/{path.name}")  # of any length
+    except OSError:
+        return False
+    finally:
+        os.close(folder)
+    return True
