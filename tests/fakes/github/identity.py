@@ -18,7 +18,7 @@ _SERVICE = "/_services/token"
 
 
 @cache
-def signing_key(name: str = "first") -> rsa.RSAPrivateKey:
+def signing_key(name: str) -> rsa.RSAPrivateKey:
     del name  # a key per name
     return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
@@ -28,7 +28,7 @@ def answer(web: str, asked: Asked) -> Answer:
     if asked.path == f"{_SERVICE}/.well-known/openid-configuration":
         return Answer(200, {"issuer": issuer, "jwks_uri": f"{issuer}/.well-known/jwks"})
     if asked.path == f"{_SERVICE}/.well-known/jwks":
-        raw = jwt.algorithms.RSAAlgorithm.to_jwk(signing_key().public_key())
+        raw = jwt.algorithms.RSAAlgorithm.to_jwk(signing_key("first").public_key())
         return Answer(200, {"keys": [{**json.loads(raw), "kid": "first", "use": "sig"}]})
     return Answer(404, {"message": "Not Found"})
 

@@ -24,6 +24,7 @@ _BEYOND = re.compile(
     r"/orgs/[^/]+/installation"
     r"|/repos/[^/]+/[^/]+/collaborators/[^/]+/permission"
     r"|/repos/[^/]+/[^/]+/actions/jobs/[^/]+/rerun"
+    r"|/repos/[^/]+/[^/]+/branches/.+"
 )
 
 

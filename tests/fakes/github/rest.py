@@ -291,6 +291,21 @@ def _rerun_job(state: GitHubState, _asked: Asked, repository: str, number: str) 
     return Answer(201, {})
 
 
+@_route("GET", rf"{_REPOSITORY}/pulls/(?P<number>\d+)", "pull_requests:read")
+def _get_pull(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
+    del repository
+    pull = state.pulls.get(int(number))
+    return Answer(200, pull) if pull else Answer(404, {"message": "Not Found"})
+
+
+@_route("GET", f"{_REPOSITORY}/branches/(?P<branch>.+)", "contents:read")
+def _get_branch(state: GitHubState, _asked: Asked, repository: str, branch: str) -> Answer:
+    del repository
+    if branch not in state.branches:
+        return Answer(404, {"message": "Branch not found"})
+    return Answer(200, {"name": branch, "protected": state.branches[branch]})
+
+
 @_route("GET", _REPOSITORY, "metadata:read")
 def _get_repository(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     made = {**template("full-repository"), "full_name": repository, "fork": False}

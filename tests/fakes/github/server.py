@@ -107,7 +107,7 @@ def serve() -> Iterator[GitHubServer]:
             server.shutdown()
             thread.join()
             server.results.close()
-    assert server.violations == []
+    assert not server.violations, "\n".join(server.violations)
 
 
 class _Handler(BaseHTTPRequestHandler):

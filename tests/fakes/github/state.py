@@ -72,6 +72,9 @@ class GitHubState:
     """Login to `admin`, `write`, `read` or `none`."""
     deliveries: list[dict[str, Any]] = field(default_factory=list)
     attempts: list[int] = field(default_factory=list)
+    pulls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    branches: dict[str, bool] = field(default_factory=lambda: {"main": True, "topic": False})
+    """Name, and whether it is protected."""
     reruns: list[int] = field(default_factory=list)
     default_branch: str = "main"
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1001))
@@ -156,6 +159,14 @@ class GitHubState:
         self.runs[number] = made
         return made
 
+    def add_pull(self, number: int, head_sha: str, *, source: int | None) -> dict[str, Any]:
+        """A pull request from the repository with the number `source`; None if that is gone."""
+        made = {**template("pull-request"), "number": number, "merge_commit_sha": "e" * 40}
+        head = {**made.get("head", {}), "sha": head_sha}
+        head["repo"] = None if source is None else {**(head.get("repo") or {}), "id": source}
+        self.pulls[number] = {**made, "head": head, "requested_teams": []}
+        return self.pulls[number]
+
     def add_job(self, run_id: int = 555, **changes: Any) -> dict[str, Any]:
         made = {
             **template("job"),
@@ -163,6 +174,7 @@ class GitHubState:
             "run_id": run_id,
             "status": "in_progress",
             "conclusion": None,
+            "created_at": stamp(self.now),
             "completed_at": None,
             "name": "image",
             "labels": ["self-hosted", "smidr"],
