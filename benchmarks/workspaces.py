@@ -8,10 +8,10 @@ name checkouts. `disk`: three machines of one project on one host, against three
 share nothing.
 
 A figure is a median of rounds in which all contenders take turns, with the range beside it. smidr's
-is the whole command. "BitBake" is `docker run` of what a user types, with the image, user, limits
-and mounts of smidr's own container, in a directory that is kept; "in a running container" spares
-it the start. Whoever changes a recipe makes a change that nobody has made before, so that no shared
-state helps; smidr's is a commit that it has to fetch.
+is the whole command, with a running agent but where it says otherwise. "bitbake" is `docker run` of
+what a user types, with the image, user, limits and mounts of smidr's own container, in a directory
+that is kept; "in a running container" spares it the start. Whoever changes a recipe makes a change
+that nobody has made before, so that no shared state helps; smidr's is a commit that it must fetch.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Final
 
 from benchmarks import generated, oecore
+from benchmarks.agent import running_agent
 from benchmarks.kas import Kas, install_kas
 from benchmarks.overhead import remove_work
 from benchmarks.samples import Bound, Comparison, Goal, Samples, in_turns, table
@@ -46,6 +47,7 @@ _BITBAKE: Final = "bitbake, kept directory"
 _RUNNING: Final = "bitbake, kept directory in a running container"
 _KAS: Final = "kas, kept directory"
 _WARM: Final = "smidr, warm"
+_ALONE: Final = "smidr, warm without an agent"
 _FRESH: Final = "smidr, fresh with parse cache"
 _UNSEEDED: Final = "smidr, fresh without"
 _GOALS: Final = {
@@ -86,6 +88,7 @@ class Scene:
         """Each contender, in what it has built before."""
         smidr = {
             _WARM: self.site.build,
+            _ALONE: lambda: self.site.build("--no-agent"),
             _FRESH: lambda: self.site.build("--fresh"),
             _UNSEEDED: lambda: self.site.build("--clean"),
         }
@@ -167,7 +170,7 @@ def _hello_with(options: Options, what: str, recipes: int) -> Iterator[Compariso
         prepare = [sys.executable, "prepare.py", "--bitbake", options.bitbake]
         subprocess.run(prepare, cwd=project, check=True, stdout=subprocess.DEVNULL)
 
-    with twin_of(site, replaced={_LAYER: layer}) as twin:
+    with twin_of(site, replaced={_LAYER: layer}) as twin, running_agent(site):
         kas = None
         if options.with_kas:
             installed = options.work / "kas"
@@ -191,7 +194,7 @@ def _oe_core(options: Options) -> Iterator[Comparison]:
         (source / recipe).write_text(text, encoding="utf-8")
 
     replaced = {"/smidr/layers/meta-benchmark": layer}
-    with twin_of(site, enter=oecore.ENTER, replaced=replaced) as twin:
+    with twin_of(site, enter=oecore.ENTER, replaced=replaced) as twin, running_agent(site):
         yield from _rows("OE-Core", options, Scene(site, twin, layer, recipe, commit))
 
 
