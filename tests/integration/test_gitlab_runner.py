@@ -1,0 +1,387 @@
+"""Jobs of a GitLab on loopback, done by `smidr runner run` with real Docker and real BitBake."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+from docker import APIClient
+
+from tests.fakes.gitlab_forge import (
+    API_TOKEN,
+    GitLabForge,
+    artifact_of,
+    findings_of,
+    hello_files,
+    open_forge,
+    zip_of,
+)
+from tests.fakes.gitlab_server import FakeJob
+from tests.fakes.hello import HelloProject
+from tests.fakes.smidr_process import Running, Smidr, kill_hard, wait_until
+
+pytestmark = [pytest.mark.docker, pytest.mark.bitbake]
+
+TOKEN = "glrt-abcdefghij0123456789"
+JOB_S = 240.0
+
+CI = """\
+include: {local: gitlab-template.yml}
+
+image:
+  extends: .smidr-build
+  variables: {SMIDR_TARGET: hello-image}
+
+lines:
+  extends: .smidr-build
+  variables: {SMIDR_TARGET: hello, GREETING: "it's $CI_JOB_NAME"}
+  before_script:
+    - echo "before, $GREETING, as $(id -u) in $PWD"
+    - export MOOD=good; mkdir -p made && cd made
+    - echo "LATER=kept" >> "$GITLAB_ENV"
+  script:
+    - smidr ci build
+    - echo "after, mood $MOOD, later $LATER, in $PWD"
+    - echo content > made.txt
+  after_script:
+    - echo "afterwards $CI_JOB_STATUS, later $LATER, mood ${MOOD:-none}"
+  artifacts:
+    paths: [made/made.txt]
+
+breaks:
+  extends: .smidr-build
+  script:
+    - echo "about to break"
+    - (exit 42)
+    - smidr ci build
+  after_script:
+    - echo "status is $CI_JOB_STATUS"
+
+leaves:
+  extends: .smidr-build
+  script:
+    - exit 0
+    - smidr ci build
+
+sleeps:
+  extends: .smidr-build
+  script:
+    - trap 'echo the script was asked to end' EXIT
+    - echo sleeping
+    - sleep 300
+    - smidr ci build
+  after_script:
+    - echo "status is $CI_JOB_STATUS"
+
+counts:
+  extends: .smidr-build
+  script:
+    - echo began >> began.txt
+    - for n in $(seq 1 60); do echo "line $n"; sleep 0.2; done
+    - echo "began $(wc -l < began.txt) times"
+    - smidr ci build -t hello
+"""
+
+
+@dataclass
+class Site:
+    """A forge, and this host as a user registered it."""
+
+    forge: GitLabForge
+    smidr: Smidr
+    files: Path
+    root: Path
+    agents: list[Running] = field(default_factory=list)
+
+    def start_agent(self) -> Running:
+        log = (self.root / f"agent-{len(self.agents)}.log").open("w")
+        with log:
+            self.agents.append(self.smidr.start("runner", "run", output=log))
+        return self.agents[-1]
+
+    def stop_agent(self) -> None:
+        agent = self.agents[-1]
+        if agent.poll() is None:
+            agent.send_signal(signal.SIGTERM)
+            agent.wait(60)
+
+    def wait_over(self, job: FakeJob, timeout_s: float = JOB_S) -> FakeJob:
+        self.forge.server.wait_until(lambda: job.is_over, timeout_s)
+        return job
+
+    def wait_trace(self, job: FakeJob, text: str, timeout_s: float = JOB_S) -> None:
+        self.forge.server.wait_until(lambda: text in job.trace, timeout_s)
+
+    def run(self, name: str, **changes: object) -> FakeJob:
+        sha = self.forge.push(self.files)
+        job = self.forge.start_job(name, sha, **changes)  # type: ignore[arg-type]  # its keywords
+        return self.wait_over(job)
+
+
+@pytest.fixture(scope="module")
+def site(
+    tmp_path_factory: pytest.TempPathFactory,
+    make_hello_project: Callable[[Path], HelloProject],
+    docker_client: APIClient,
+) -> Iterator[Site]:
+    assert docker_client.ping()
+    root = tmp_path_factory.mktemp("gitlab")
+    hello = make_hello_project(root)
+    bitbake, _, branch = hello.bitbake.rpartition("@")
+    with open_forge(root / "forge") as forge:
+        url = forge.share(Path(bitbake.removeprefix("file://")), "bitbake.git")
+        files = hello_files(root / "project", hello.root, url, branch, CI)
+        forge.server.state.add_runner(TOKEN)
+        site = Site(forge, Smidr(root / "home", root, {}), files, root)
+        (root / "api-token").touch(mode=0o600)
+        (root / "api-token").write_text(API_TOKEN)
+        command = ["runner", "register", "--url", forge.url, "--name", "lab", "--non-interactive"]
+        answer = site.smidr(
+            *command, "--api-token-file", str(root / "api-token"), SMIDR_RUNNER_TOKEN=TOKEN
+        )
+        assert answer.code == 0, answer.text
+        site.start_agent()
+        try:
+            yield site
+        finally:
+            site.stop_agent()
+
+
+def text_of(job: FakeJob) -> str:
+    """The trace as a reader sees it."""
+    lines = []
+    for line in job.trace.split("\n"):
+        plain = re.sub(r"^\S+Z [0-9a-f]{2}[OE][ +]", "", line)
+        plain = re.sub(r"section_(?:start|end):\d+:[^\r]*\r", "", plain)
+        lines.append(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", plain))
+    return "\n".join(lines)
+
+
+def is_whole(job: FakeJob) -> bool:
+    """Whether the trace came complete and once, and the result once."""
+    return job.finals == 1 and job.checksum_matches is True
+
+
+def test_a_push_is_built_and_its_image_and_reports_arrive(site: Site) -> None:
+    job = site.run("image")
+    assert (job.state, is_whole(job)) == ("success", True), text_of(job)
+    with zip_of(job) as archive:
+        names = archive.namelist()
+        assert archive.testzip() is None
+    assert any("/hello-image" in name and name.endswith(".cpio.gz") for name in names)
+    assert "smidr-reports/console.log" in names
+    assert findings_of(job) == []
+    links = json.loads(gzip.decompress(artifact_of(job, "annotations")))
+    assert links["Images"]
+    assert b"smidr_build_seconds" in gzip.decompress(artifact_of(job, "metrics"))
+    assert job.trace.count("section_start:") == job.trace.count("section_end:") >= 6
+    wait_until(
+        lambda: any(item["status"] == "success" for item in site.forge.api.statuses),
+        "the commit's status",
+    )
+
+
+def test_lines_around_the_build_run_in_its_image_as_its_user(site: Site) -> None:
+    job = site.run("lines")
+    text = text_of(job)
+    assert (job.state, is_whole(job)) == ("success", True), text
+    found = re.search(r"before, it's lines, as (\d+) in /smidr/src\n", text)
+    assert found is not None, text
+    assert found[1] != "0"
+    assert "after, mood good, later kept, in /smidr/src/made\n" in text
+    assert "afterwards success, later kept, mood none\n" in text
+    order = [text.index(item) for item in ("before, it's", "Tasks: ", "after, mood", "afterwards")]
+    assert order == sorted(order)
+    with zip_of(job) as archive:
+        assert archive.read("made/made.txt") == b"content\n"
+
+
+def test_a_line_that_fails_ends_the_job_with_its_exit_code(site: Site) -> None:
+    job = site.run("breaks")
+    text = text_of(job)
+    assert (job.state, job.failure_reason, job.exit_code) == ("failed", "script_failure", 42), text
+    assert "Building with BitBake" not in text
+    assert "status is failed\n" in text
+    assert is_whole(job)
+
+
+def test_a_script_that_ends_well_before_the_build_is_a_success(site: Site) -> None:
+    job = site.run("leaves")
+    assert job.state == "success", text_of(job)
+    assert "Building with BitBake" not in text_of(job)
+
+
+def test_a_cancel_reaches_the_processes_of_the_script_and_after_script_runs(
+    site: Site, docker_client: APIClient
+) -> None:
+    job = site.forge.start_job("sleeps", site.forge.push(site.files))
+    site.wait_trace(job, "sleeping\n")
+    site.forge.server.change(job, state="canceling")
+    site.wait_over(job, 60)
+    text = text_of(job)
+    assert job.state == "canceled", text
+    assert "the script was asked to end\n" in text
+    assert "status is canceled\n" in text
+    wait_until(lambda: not lines_containers(docker_client), "the end of the job's containers")
+
+
+def test_a_cancel_stops_bitbake(site: Site) -> None:
+    slow(site)
+    job = site.forge.start_job("image", site.forge.push(site.files))
+    site.wait_trace(job, "Executing Tasks")
+    site.forge.server.change(job, state="canceling")
+    site.wait_over(job, 90)
+    assert job.state == "canceled", text_of(job)
+    assert is_whole(job)
+
+
+def test_a_mistake_in_a_recipe_is_a_finding_on_its_line_and_a_note(site: Site) -> None:
+    recipe = site.files / "meta-hello" / "recipes" / "hello" / "hello_1.0.bb"
+    good = recipe.read_text()
+    recipe.write_text(good.replace('"file://hello.c"', "file://hello.c"))
+    try:
+        job = site.run("image", merge_request=5, is_protected=True)
+    finally:
+        recipe.write_text(good)
+    assert (job.state, job.failure_reason) == ("failed", "script_failure"), text_of(job)
+    places = [(item["location"]["path"], item["location"]["lines"]) for item in findings_of(job)]
+    assert ("meta-hello/recipes/hello/hello_1.0.bb", {"begin": 4}) in places
+    wait_until(lambda: site.forge.api.notes, "the note")
+    assert "hello_1.0.bb" in site.forge.api.notes[-1]["body"].replace("&#95;", "_")
+
+
+def test_a_forks_merge_request_is_not_trusted(site: Site) -> None:
+    shared = site.smidr.home / "sstate-cache"
+    before = files_below(shared)
+    assert before
+    slow(site)
+    job = site.run("image", merge_request=6, source_project=99, is_protected=True)
+    assert job.state == "success", text_of(job)
+    assert "This job is not trusted" in text_of(job)
+    assert site.smidr.newest()["trust"] == "untrusted"
+    assert files_below(shared) == before
+
+
+def test_an_agent_killed_in_the_middle_of_a_build_goes_on(site: Site) -> None:
+    slow(site)
+    job = site.forge.start_job("image", site.forge.push(site.files))
+    site.wait_trace(job, "Executing Tasks")
+    kill_hard(site.agents[-1])
+    site.start_agent()
+    site.wait_over(job)
+    text = text_of(job)
+    assert (job.state, is_whole(job)) == ("success", True), text
+    assert text.count("NOTE: Executing Tasks") == 1
+    assert text.count("Job succeeded") == 1
+    assert "smidr was restarted; the job goes on." in text
+    assert zip_of(job).testzip() is None
+
+
+def test_an_agent_killed_in_the_middle_of_lines_runs_none_twice(site: Site) -> None:
+    job = site.forge.start_job("counts", site.forge.push(site.files))
+    site.wait_trace(job, "line 5\n")
+    kill_hard(site.agents[-1])
+    site.start_agent()
+    site.wait_over(job)
+    text = text_of(job)
+    assert (job.state, is_whole(job)) == ("success", True), text
+    assert re.findall(r"(?m)^line (\d+)$", text) == [str(number) for number in range(1, 61)]
+    assert "began 1 times\n" in text
+
+
+def test_a_forge_that_is_down_in_the_middle_loses_nothing(site: Site) -> None:
+    slow(site)
+    job = site.forge.start_job("image", site.forge.push(site.files))
+    site.wait_trace(job, "Executing Tasks")
+    with site.forge.server.lock:
+        site.forge.server.is_down = True
+    build = site.smidr.newest()["build_id"]
+    wait_until(
+        lambda: site.smidr("status", "--json", build).json["state"] == "completed",
+        "the end of the build",
+        120,
+    )
+    with site.forge.server.lock:
+        site.forge.server.is_down = False
+    site.wait_over(job)
+    assert (job.state, is_whole(job)) == ("success", True), text_of(job)
+    assert text_of(job).count("NOTE: Executing Tasks") == 1
+
+
+def test_bitbakes_first_line_comes_soon_after_the_job(
+    site: Site, record_property: Callable[[str, object], None]
+) -> None:
+    site.run("image")  # all is warm now
+    job = site.forge.start_job("image", site.forge.push(site.files, "Again"))
+    server, taken = site.forge.server, []
+    server.wait_until(lambda: job.state != "queued")
+    begun = time.monotonic()
+    wait_until(lambda: has_console(site, job, taken), "BitBake's first line", 60)
+    seconds = time.monotonic() - begun
+    record_property("seconds", seconds)
+    sys.stdout.write(f"from the job to BitBake's first line: {seconds:.2f} s\n")
+    site.wait_over(job)
+    assert job.state == "success"
+    assert seconds < 10  # 3 s on a host of its own; tests share theirs
+
+
+def files_below(folder: Path) -> list[str]:
+    return sorted(str(path) for path in folder.rglob("*") if path.is_file())
+
+
+def has_console(site: Site, job: FakeJob, taken: list[Path]) -> bool:
+    """Whether the job's build has a console with something in it."""
+    if not taken:
+        for state in (site.smidr.home / "jobs").glob(f"*-{job.id}/state.json"):
+            build_id = json.loads(state.read_text())["build_id"]
+            if build_id:
+                taken.append(site.smidr.home / "builds" / build_id / "control" / "console.log")
+    return bool(taken) and taken[0].exists() and taken[0].stat().st_size > 0
+
+
+def test_status_and_pause_show_and_steer_what_the_agent_does(site: Site) -> None:
+    def state() -> str:
+        found = site.smidr("runner", "status", "--json").json["registrations"]
+        return str(found[0]["state"])
+
+    assert state() == "asking"
+    assert site.smidr("runner", "pause", "lab").code == 0
+    wait_until(lambda: state() == "paused", "the pause")
+    job = site.forge.start_job("leaves", site.forge.push(site.files))
+    assert not threading.Event().wait(4)
+    assert job.state == "queued"
+    assert site.smidr("runner", "resume", "lab").code == 0
+    site.wait_over(job)
+    assert job.state == "success"
+
+
+def test_a_drained_agent_ends_its_job_first(site: Site) -> None:
+    slow(site)
+    job = site.forge.start_job("image", site.forge.push(site.files))
+    site.wait_trace(job, "Executing Tasks")
+    assert site.smidr("daemon", "drain").code == 0
+    assert site.agents[-1].wait(JOB_S) == 0
+    assert (job.state, is_whole(job)) == ("success", True), text_of(job)
+    site.start_agent()
+
+
+def lines_containers(docker_client: APIClient) -> list[str]:
+    found = docker_client.containers(all=True, filters={"label": "io.smidr.role"})
+    return [item["Id"] for item in found if item["Labels"]["io.smidr.role"].startswith("lines-")]
+
+
+def slow(site: Site) -> None:
+    """Make a task take some seconds, anew each time."""
+    recipe = site.files / "meta-hello" / "recipes" / "init" / "init_1.0.bb"
+    text = recipe.read_text().partition("\n# slow")[0]
+    stamp = time.monotonic_ns()
+    recipe.write_text(f"{text}\n# slow\ndo_compile:append() {{\n    sleep 8 # {stamp}\n}}\n")
