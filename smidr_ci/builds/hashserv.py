@@ -14,6 +14,7 @@ import os
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -42,6 +43,7 @@ _SOCKET: Final = "socket"
 ADDRESS: Final = f"unix://{HASH_SERVER_MOUNT}/{_SOCKET}"
 """What builds find there."""
 _NOTE: Final = "server.json"
+_UNUSED_AFTER: Final = timedelta(days=14)
 _START_S: Final = 20.0
 _POLL_S: Final = 0.1
 _MEMORY: Final = 1 << 30
@@ -99,7 +101,20 @@ class HashServers:
                     self._start_both(layers, image, folder)
         except (OSError, SmidrError) as error:
             report(f"no hash server for this build: {error}")
+        self.retire(_UNUSED_AFTER, keep=folder.name)
         return self.find(layers, Trust.TRUSTED)
+
+    def retire(self, unused: timedelta, keep: str = "") -> None:
+        """End the servers of other releases that no build has asked for so long."""
+        latest = (self.clock.now() - unused).timestamp()
+        for note in self.root.glob(f"*/{_NOTE}"):
+            line = note.parent.name
+            try:
+                if line != keep and note.stat().st_mtime <= latest:
+                    self.stop(line)
+                    note.unlink()
+            except (OSError, SmidrError) as error:
+                _log.warning("the hash server of %s is not ended: %s", line, error)
 
     def stop(self, line: str) -> None:
         """End the servers of a release, such as `2.8`; the database stays. Raises `EngineError`."""
@@ -131,6 +146,8 @@ class HashServers:
             self.runtime.start(self._spec(layers, image, folder, trust))
             self._await(folder / trust / _SOCKET)
         write_atomic(note, json.dumps(facts), mode=0o600)
+        now = self.clock.now().timestamp()
+        os.utime(note, (now, now))
 
     def _await(self, path: Path) -> None:
         deadline = self.clock.monotonic() + _START_S

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 from smidr_ci.bitbake.conf import ConfInputs, check_names, remove_strays, write_conf
@@ -133,6 +134,8 @@ def _hash_server(
 ) -> Path | None:
     """The host's hash server; only an agent starts it, and only for a trusted build."""
     reads_shared = request.is_trusted or host.agent.trust.untrusted_may_read_caches
+    if not host.agent.cache.hash_server and host.is_agent:
+        host.hash_servers.retire(timedelta())
     if not (host.agent.cache.hash_server and reads_shared and can_serve(layers)):
         return None
     if request.is_trusted and host.is_agent:

@@ -134,6 +134,22 @@ def test_a_strangers_build_reuses_all_that_trusted_ones_made_and_leaves_nothing(
     assert "untrusted" in smidr("status", record["build_id"]).out
 
 
+def test_a_strangers_change_is_compared_with_what_trusted_builds_made(
+    smidr: Smidr, hello_project: HelloProject, git_host: GitServer
+) -> None:
+    smidr.build()
+    recipe = "meta-hello/recipes/greeter/greeter_1.0.bb"
+    hello_project.edit(recipe, "do_install() {\n", "do_install() {\n    : another step\n")
+    publish(hello_project, git_host)
+    record = smidr.build("--untrusted")
+    assert record["sstate"]["missed"] > 0
+    (reason,) = record["rebuilt"]
+    assert (reason["recipe"], reason["task"]) == ("greeter", "do_install")
+    assert "another step" in reason["text"]
+    # The next trusted build has that to do for itself.
+    assert smidr.build()["sstate"]["missed"] == record["sstate"]["missed"]
+
+
 def test_a_hostile_recipe_harms_nobody_and_sees_nothing(
     smidr: Smidr, hello_project: HelloProject, git_host: GitServer
 ) -> None:

@@ -22,6 +22,7 @@ __all__ = ["ANSWER", "explain", "main"]
 ANSWER = "rebuilt.jsonl"
 _TOPDIR = "/smidr/build"
 _SSTATE = "/smidr/sstate"
+_SHARED = "/smidr/shared/sstate"
 _SECONDS = 15.0
 _MAX_COMPARED = 400
 _MAX_ROOTS = 200
@@ -38,7 +39,10 @@ def main(folder: str, arguments: list[str]) -> int:
     sys.path.insert(0, os.path.join(bitbake, "lib"))
     compare = importlib.import_module("bb.siggen").compare_sigfiles
     deadline = time.monotonic() + _SECONDS
-    signatures = Signatures(_TOPDIR, _SSTATE, float(began), lambda: time.monotonic() > deadline)
+    shared = _SHARED if os.path.isdir(_SHARED) else ""
+    signatures = Signatures(
+        _TOPDIR, _SSTATE, float(began), lambda: time.monotonic() > deadline, shared
+    )
     with open(os.path.join(folder, ANSWER), "w", encoding="ascii") as out:
         out.writelines(json.dumps(reason) + "\n" for reason in explain(signatures, compare))
     return 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from typing import Callable, Dict, List, NamedTuple, Optional, Tuple
+from typing import Callable, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 __all__ = ["Signature", "Signatures", "births"]
 
@@ -37,10 +37,20 @@ Pair = Tuple[Signature, Signature]
 
 
 class Signatures:
-    """What is in a build directory and in a shared state directory."""
+    """What is in a build directory and in its shared state directories.
 
-    def __init__(self, topdir: str, sstate: str, began: float, is_late: Callable[[], bool]) -> None:
-        self._sstate = sstate
+    An untrusted build has one of its own, and reads `shared`.
+    """
+
+    def __init__(
+        self,
+        topdir: str,
+        sstate: str,
+        began: float,
+        is_late: Callable[[], bool],
+        shared: str = "",
+    ) -> None:
+        self._places = [sstate, shared] if shared else [sstate]
         self._began = began
         self.is_late = is_late
         self._ran = sorted(_executed(topdir), key=lambda item: item.written)
@@ -111,7 +121,7 @@ class Signatures:
 
     def _scan(self, recipes: set[str]) -> Dict[Tuple[str, str], List[Signature]]:
         found: Dict[Tuple[str, str], List[Signature]] = {}
-        for folder, _, names in os.walk(self._sstate):
+        for folder, names in self._folders():
             if self.is_late():
                 return {}
             for name in names:
@@ -121,11 +131,19 @@ class Signatures:
                         found.setdefault((item.recipe, item.task), []).append(item)
         return found
 
+    def _folders(self) -> Iterator[Tuple[str, List[str]]]:
+        for place in self._places:
+            for folder, _, names in os.walk(place):
+                yield folder, names
+
     def _folders_of(self, digest: str) -> List[str]:
         """Native recipes lie below a directory named for the host's distribution."""
         inner = os.path.join(digest[:2], digest[2:4])
-        tops = [name for name in _names_in(self._sstate) if len(name) > 2]
-        return [os.path.join(self._sstate, top, inner) for top in ("", *tops)]
+        return [
+            os.path.join(place, top, inner)
+            for place in self._places
+            for top in ("", *(name for name in _names_in(place) if len(name) > 2))
+        ]
 
 
 def _executed(topdir: str) -> List[Signature]:

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from pathlib import Path, PurePosixPath
 
 import pytest
@@ -135,6 +136,17 @@ def test_each_release_has_its_own(site: Site) -> None:
     site.servers().stop("2.8")
     assert site.servers().find(site.layers(), Trust.TRUSTED) is None
     assert site.servers().find(site.layers((2, 18)), Trust.TRUSTED) is not None
+
+
+def test_servers_that_nobody_asks_end_and_keep_their_database(site: Site) -> None:
+    site.ensure()
+    home = site.root / "hashserv" / "2.8"
+    os.utime(home / "server.json", (0, 0))
+    site.servers().ensure(site.layers((2, 18)), IMAGE, site.said.append)
+    assert sorted(site.runtime.removed) == ["2.8-trusted", "2.8-untrusted"]
+    assert (home / "database").is_dir()
+    site.servers().retire(timedelta())
+    assert site.runtime.list_builds() == []
 
 
 def test_a_build_does_without_when_none_can_be_started(site: Site) -> None:
