@@ -61,9 +61,6 @@ def leased(
     workspace = left or _lease(host, store, prepared, journal.record, is_anew=is_anew)
     tenancy = Tenancy(workspace)
     journal.note(workspace=str(workspace.path), warm_from=workspace.after)
-    if workspace.after:
-        with contextlib.suppress(UsageError):
-            host.store.update(workspace.after, workspace="")
     try:
         yield tenancy
     finally:
@@ -89,7 +86,12 @@ def _lease(
         key = f"untrusted-{key}"[:127]
     warmth = warmth_of(host, prepared)
     if warmth.key and not warmth.starts_fresh and not is_anew:
-        found = store.lease_warm(key, record.build_id, warmth.key)
+
+        def forget(build_id: str) -> None:
+            with contextlib.suppress(UsageError):
+                host.store.update(build_id, workspace="")
+
+        found = store.lease_warm(key, record.build_id, warmth.key, forget)
         if found is not None:
             return found
     return store.lease(key, record.build_id, prepared.places.private_roots, warm_key=warmth.key)

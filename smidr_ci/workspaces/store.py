@@ -78,17 +78,23 @@ class WorkspaceStore(RestingStore):
         except OSError as error:
             raise as_host_error(error, "can't make a workspace", folder) from error
 
-    def lease_warm(self, key: str, build_id: str, warm_key: str) -> Workspace | None:
+    def lease_warm(
+        self,
+        key: str,
+        build_id: str,
+        warm_key: str,
+        taking: Callable[[str], object] = lambda _: None,
+    ) -> Workspace | None:
         """The workspace that was left last for builds with this `warm_key`; None without one.
 
         HOME in it is new. From here on it is this build's alone: when its process dies, nobody
-        goes on in it but the same build.
+        goes on in it but the same build. `taking` hears whose it was, before it is taken.
         """
         folder = self._folder(key)
         try:
             found = [(note.released, path) for path, note in self._warm(folder, warm_key)]
             for _, path in sorted(found, reverse=True):
-                workspace = self._rewarm(path, build_id, warm_key)
+                workspace = self._rewarm(path, build_id, warm_key, taking)
                 if workspace is not None:
                     return workspace
         except OSError as error:
@@ -101,7 +107,9 @@ class WorkspaceStore(RestingStore):
             if note.warm_key == warm_key and note.is_reusable(self._boot):
                 yield path, note
 
-    def _rewarm(self, path: Path, build_id: str, warm_key: str) -> Workspace | None:
+    def _rewarm(
+        self, path: Path, build_id: str, warm_key: str, taking: Callable[[str], object]
+    ) -> Workspace | None:
         try:
             lock = take_lock(path / LOCK_NAME, self._clock)
         except FileNotFoundError:  # it was evicted meanwhile
@@ -115,6 +123,7 @@ class WorkspaceStore(RestingStore):
             lock.release()
             return None
         try:
+            taking(note.build_id)
             mine = replace(note, build_id=build_id, after=note.build_id, released=None, boot_id="")
             mine.write(path)
             self._renew_home(path)

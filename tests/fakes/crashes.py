@@ -102,6 +102,8 @@ class CrashSite:
     program: Program
     order: dict[str, Any] = field(default_factory=dict)
     """Changes of the order."""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """More of `agent.yaml`."""
     bench: Bench = field(init=False)
     lives: int = 0
 
@@ -203,7 +205,7 @@ class CrashSite:
             "max_memory_pressure": 0,
             "kept_workspaces_count": 1000,
         }
-        host = self.bench.host(AgentConfig.model_validate({"limits": limits}))
+        host = self.bench.host(AgentConfig.model_validate({"limits": limits, **self.settings}))
         clock = FakeClock()
         clock.advance(timedelta(hours=self.lives).total_seconds())
         found = Host(host.home, host.agent, host.environ, clock)

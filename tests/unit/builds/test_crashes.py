@@ -59,6 +59,16 @@ def succeeds(container: FakeContainer) -> int:
     return answer(container, 0)
 
 
+def succeeds_alone(container: FakeContainer) -> int:
+    """Succeeds when it is alone in a directory where all before it had ended."""
+    mark = container.host_path("/smidr/build") / "in-use"
+    is_alone = not mark.exists()
+    mark.touch()
+    code = succeeds(container) if is_alone else answer(container, 1)
+    mark.unlink()
+    return code
+
+
 def fails(container: FakeContainer) -> int:
     say(container, "ERROR: zlib-1.3-r0 do_compile: oh no")
     return answer(container, 1)
@@ -164,3 +174,31 @@ def test_a_death_at_any_step_changes_nothing(
     assert site.left() == [], "\n".join(site.left())
     kept = [record["workspace"] for record in site.records() if record["workspace"]]
     assert sorted(map(str, site.workspaces())) == sorted(kept)
+
+
+def test_a_death_at_any_step_leaves_no_warm_workspace_that_is_not_whole(tmp_path: Path) -> None:
+    warm = {"workspaces": {"mode": "warm", "max_count": 1000}}
+    site = CrashSite(tmp_path / "site", succeeds_alone, settings=warm)
+    for _ in range(2):
+        site.begin()
+    first, expected = site.records()
+    assert expected["warm_from"] == first["build_id"]
+    chance = random.Random(3)
+    step, is_done = chance.randrange(1, 4), False
+    while not is_done:
+        is_done = site.begin(step) is not None
+        if chance.random() < 0.5:
+            while site.go_on(die_at=chance.randrange(1, 100)) is None:
+                pass
+        step += chance.randrange(1, 4)
+    while site.go_on(die_at=chance.randrange(1, 100)) is None:
+        pass
+    records = site.records()
+    assert len(records) > 20
+    for record in records[2:]:  # a later build may have its workspace by now
+        check(site, {**record, "workspace": ""}, {**expected, "workspace": ""})
+    assert site.left() == [], "\n".join(site.left())
+    kept = [record["workspace"] for record in records if record["workspace"]]
+    assert len(set(kept)) == len(kept)
+    assert set(kept) <= set(map(str, site.workspaces()))
+    assert {record["warm_from"] != "" for record in records} == {True, False}
