@@ -6,7 +6,9 @@ Takes the git repositories from SMIDR_TEST_OE_CORE and SMIDR_TEST_BITBAKE (clone
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import socket
 import sqlite3
 import subprocess
 from collections.abc import Iterator
@@ -116,3 +118,33 @@ def test_builds_share_their_equivalences_and_strangers_add_none(
     recipe.write_text(recipe.read_text() + '\nOTHER = "2"\n')
     smidr.build("--untrusted")
     assert known(smidr) == taught
+    for message in TEACHING:
+        tell(smidr, "untrusted", message)
+    assert known(smidr) == taught
+    tell(smidr, "trusted", TEACHING[0])
+    assert known(smidr) != taught
+
+
+FORGED = {"method": "oe.sstatesig.OEOuthashBasic", "taskhash": "a" * 64, "unihash": "b" * 64}
+TEACHING = (
+    {"report-equiv": FORGED},
+    {"report": {**FORGED, "outhash": "c" * 64}},
+    {"remove": {"where": {"method": FORGED["method"]}}},
+    {"clean-unused": {"max_age_seconds": 0}},
+    {"gc-mark": {"mark": "m", "where": {"method": "none"}}},
+    {"gc-sweep": {"mark": "m"}},
+    {"reset-stats": None},
+    {"new-user": {"username": "me", "permissions": ["@all"]}},
+)
+"""What a client could try (bitbake's lib/hashserv/server.py)."""
+
+
+def tell(smidr: Smidr, trust: str, message: object) -> None:
+    """Say it to a server, and wait for its answer or until it hangs up."""
+    folder = os.open(smidr.home / "hashserv" / BITBAKE_BRANCH / trust, os.O_PATH)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(30)
+        client.connect(f"/proc/self/fd/{folder}/socket")
+        client.sendall(f"OEHASHEQUIV 1.1\n\n{json.dumps(message)}\n".encode())
+        client.recv(4096)
+    os.close(folder)
