@@ -37,6 +37,7 @@ docs: prepare
 
 bench: prepare
 	$(PYTHON) -m benchmarks.overhead
+	$(PYTHON) -m benchmarks.workspaces
 
 record-failures: prepare
 	$(PYTHON) tools/record_failures.py $(FAILURES)

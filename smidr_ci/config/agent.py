@@ -219,7 +219,8 @@ class Limits(Model):
     min_free_disk_percent: Annotated[float, Field(ge=0, le=99), Strict(), Called("percent")] = 10
     """The same in percent of the file system, for its bytes and for its inodes."""
     kept_workspaces_size: MemorySize = 100 * 1024**3
-    """Disk for the workspaces of failed builds; the oldest go first."""
+    """Disk for the workspaces of failed builds; the oldest go first. Warm ones have limits in
+    `workspaces`."""
     kept_workspaces_count: Annotated[int, Field(ge=0, le=10_000), Strict(), Called("number")] = 10
     """How many workspaces of failed builds are kept."""
 
