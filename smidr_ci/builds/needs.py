@@ -11,6 +11,7 @@ from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.uses import used_hashes
 from smidr_ci.caches.lru import Keep
+from smidr_ci.trust import Trust
 
 __all__ = ["Needs", "active_builds"]
 
@@ -70,6 +71,8 @@ class Needs:
         if not projects and not self.keep_builds:
             return []
         for record in self.host.store.list(limit=_LOOKED_AT, state=BuildState.COMPLETED):
+            if record.trust is Trust.UNTRUSTED:
+                continue  # it made nothing that is here, and could name what it likes
             key = (record.customer, record.project)
             counts[key] = counts.get(key, 0) + 1
             if counts[key] <= max(self.keep_builds, key in projects):

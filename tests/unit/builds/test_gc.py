@@ -18,6 +18,7 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.caches import CacheLimits
 from smidr_ci.errors import BusyError
+from smidr_ci.trust import Trust
 from tests.fakes.cache_home import CacheHome, object_name
 from tests.fakes.disk import small_disk
 
@@ -95,6 +96,14 @@ def test_keep_reachable_keeps_what_the_newest_builds_of_each_project_used(
     assert gone_of(home, Caps(max_age_s=0), keep_builds=1) == sorted(
         [object_name(1), object_name(4)]
     )
+
+
+def test_a_strangers_build_says_nothing_of_what_must_stay(home: CacheHome) -> None:
+    for number in (1, 2):
+        home.sstate_object(number, days=50)
+    note(home, home.record(1, days=90), 1)
+    note(home, home.record(2, days=80, trust=Trust.UNTRUSTED), 2)
+    assert gone_of(home, Caps(max_age_s=0), keep_builds=1) == [object_name(2)]
 
 
 def test_without_a_note_all_stays_since_the_build_began_and_that_is_said(home: CacheHome) -> None:
