@@ -5,10 +5,9 @@ It sits below every call; a caller sees one answer, or `ForgeUnreachableError`.
 
 from __future__ import annotations
 
-import io
 import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -25,6 +24,7 @@ from smidr_ci.text import printable
 __all__ = ["Limits", "Transport", "masked", "shown_url"]
 
 _REDIRECTS: Final = 5
+_SENT_BYTES: Final = 64 * 1024
 _SAME_METHOD: Final = frozenset({301, 307, 308})
 _SECRETS: Final = re.compile(
     r"(?i)((?:sig|signature|token|access_token)=)[^&\s\"']+"
@@ -82,7 +82,11 @@ class Transport:
         self._sockets.end()
 
     def exchange(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None = None
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | memoryview | None = None,
     ) -> Reply:
         """One answer, after redirects; raises `ForgeUnreachableError` when none comes.
 
@@ -101,13 +105,19 @@ class Transport:
                 sent.pop("Authorization", None)
         raise ForgeUnreachableError("the server redirects without end", where=shown_url(url))
 
-    def _once(self, method: str, url: str, headers: Mapping[str, str], body: bytes | None) -> Reply:
+    def _once(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes | memoryview | None,
+    ) -> Reply:
         try:
             response = self._open_session().request(
                 method,
                 url,
                 # As a stream the body goes out in blocks, each with a time limit of its own.
-                data=io.BytesIO(body) if body else body,
+                data=_Body(body) if body else None,
                 headers=dict(headers),
                 timeout=(self.limits.connect_s, self.limits.pause_s),
                 allow_redirects=False,
@@ -141,6 +151,27 @@ class Transport:
             if self._clock.monotonic() > until:
                 raise ValueError("the answer takes too long")
         return b"".join(parts)
+
+
+class _Body:
+    """What requests takes for a file of known length; nothing of it is copied as a whole."""
+
+    def __init__(self, raw: bytes | memoryview) -> None:
+        self._view = memoryview(raw)
+        self._offset = 0
+
+    def __len__(self) -> int:
+        return len(self._view)
+
+    def __iter__(self) -> Iterator[bytes]:
+        while part := self.read(_SENT_BYTES):
+            yield part
+
+    def read(self, size: int = -1) -> bytes:
+        end = len(self._view) if size < 0 else self._offset + size
+        part = bytes(self._view[self._offset : end])
+        self._offset += len(part)
+        return part
 
 
 def shown_url(url: str) -> str:
