@@ -139,14 +139,17 @@ class Forges:
                 _log.error("%s", problem)
 
     def tidy(self) -> None:
-        """Remove sources of jobs that nobody has needed for long."""
-        if (self._home.root / "checkouts").exists():
-            from smidr_ci.forges.gitlab.checkouts import remove_old_checkouts  # noqa: PLC0415 - rare
+        """Remove what nobody needs any more of jobs: old sources, containers that a crash left."""
+        if not (self._home.root / "checkouts").exists():
+            return
+        from smidr_ci.forges.gitlab.checkouts import remove_old_checkouts  # noqa: PLC0415 - rare
+        from smidr_ci.forges.gitlab.container_scripts import ContainerScripts  # noqa: PLC0415 - same
 
-            host = self._host()
-            days = host.agent.gitlab.keep_checkouts_days
-            if removed := remove_old_checkouts(self._home, days, host.clock.now()):
-                _log.info("removed %d old checkouts", removed)
+        host = self._host()
+        days = host.agent.gitlab.keep_checkouts_days
+        if removed := remove_old_checkouts(self._home, days, host.clock.now()):
+            _log.info("removed %d old checkouts", removed)
+        ContainerScripts(self._host).sweep(self._home.root / "jobs")
 
     def status(self) -> tuple[RegistrationStatus, ...]:
         """All registrations, by name."""

@@ -21,7 +21,7 @@ from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import Order
 from smidr_ci.builds.pipeline import drive
 from smidr_ci.builds.request import BuildRequest
-from smidr_ci.builds.service import BuildView
+from smidr_ci.builds.service import AGENT_STOPPED, BuildView
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.errors import BusyError, EngineError, SmidrError
 from smidr_ci.forges.status import RegistrationStatus
@@ -194,7 +194,7 @@ class Agent:
 
     def _cancel_all(self) -> None:
         for build_id in list(self._tasks):
-            self.cancel(build_id, "The agent was stopped, with its builds.")
+            self.cancel(build_id, AGENT_STOPPED)
 
     def reload(self) -> None:
         """Read agent.yaml again; a bad one changes nothing and shows as a problem."""

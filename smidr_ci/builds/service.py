@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from smidr_ci.bitbake.progress import Progress
 from smidr_ci.builds.model import BuildRecord
@@ -14,7 +14,10 @@ from smidr_ci.cancel import CancelLevel
 if TYPE_CHECKING:  # clients need the views alone, and not what a host needs for an order
     from smidr_ci.builds.order import Order
 
-__all__ = ["BuildService", "BuildView", "Note"]
+__all__ = ["AGENT_STOPPED", "BuildService", "BuildView", "Note"]
+
+AGENT_STOPPED: Final = "The agent was stopped, with its builds."
+"""Reason of a cancel that is nobody's wish about this one build."""
 
 
 @dataclass(frozen=True)

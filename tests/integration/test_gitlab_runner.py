@@ -322,7 +322,8 @@ def test_bitbakes_first_line_comes_soon_after_the_job(
 ) -> None:
     site.run("image")  # all is warm now
     job = site.forge.start_job("image", site.forge.push(site.files, "Again"))
-    server, taken = site.forge.server, []
+    server = site.forge.server
+    taken: list[Path] = []
     server.wait_until(lambda: job.state != "queued")
     begun = time.monotonic()
     wait_until(lambda: has_console(site, job, taken), "BitBake's first line", 60)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -68,10 +68,9 @@ class ContainerScripts:
         """See `ports.Scripts`."""
         self._remove(lambda handle: handle.build_id == job_id)
 
-    def sweep(self, jobs: Iterable[str]) -> None:
-        """Remove what is left of other jobs than these."""
-        known = set(jobs)
-        self._remove(lambda handle: handle.build_id not in known)
+    def sweep(self, jobs: Path) -> None:
+        """Remove what is left of jobs that have no folder in this directory any more."""
+        self._remove(lambda handle: not (jobs / handle.build_id).exists())
 
     def _remove(self, is_unwanted: Callable[[Handle], bool]) -> None:
         runtime = self.host().runtime

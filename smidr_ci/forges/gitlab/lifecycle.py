@@ -16,6 +16,7 @@ from smidr_ci.forges.gitlab.context import JobContext, context_of
 from smidr_ci.forges.gitlab.durations import duration_text
 from smidr_ci.forges.gitlab.joblog import TraceLog
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState, Phase
+from smidr_ci.forges.gitlab.openjob import OpenJob
 from smidr_ci.forges.gitlab.parsing import identity_of, parse_job
 from smidr_ci.forges.gitlab.payload import Job, Variable
 from smidr_ci.forges.gitlab.phases import JobPhases
@@ -67,7 +68,7 @@ class JobRun:
     @property
     def progress(self) -> JobState:
         """How far the job has come."""
-        return self.state if self._phases is None else self._phases.state
+        return self.state if self._phases is None else self._phases.job.state
 
     @property
     def awaits_build(self) -> bool:
@@ -179,14 +180,16 @@ class JobRun:
 
     def _work(self, sender: Sender, trace: Trace, joblog: TraceLog) -> JobPhases:
         phases = JobPhases(
-            self.folder,
-            self.state,
-            self.context,
-            self._client,
-            self._workshop,
-            self.stops,
-            trace,
-            joblog,
+            OpenJob(
+                self.folder,
+                self.state,
+                self.context,
+                self._client,
+                self._workshop,
+                self.stops,
+                trace,
+                joblog,
+            )
         )
         self._phases = phases
         thread = threading.Thread(

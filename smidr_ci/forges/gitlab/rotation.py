@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Final
 
 from smidr_ci.clock import Clock
+from smidr_ci.errors import SmidrError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.answers import expiry_of
 from smidr_ci.forges.gitlab.client import RunnerClient
@@ -50,14 +51,18 @@ def rotate(
     """Get a new token, store it, then use it; the old one is dead then.
 
     What else the stored registration says may have changed meanwhile, and stays. Raises
-    `ForgeError` when the server gives none; `HostError` when it can't be stored, and `UsageError`
-    when the registration is gone (it is used all the same, until the agent ends).
+    `ForgeError` when the server gives none. One that can't be stored is used until the agent ends.
     """
     changed = with_credentials(registration, client.reset_token(), clock.now())
     client.token = changed.token
-    registrations.save(_with_token(registrations.load(registration.name), changed))
+    try:
+        kept = _with_token(registrations.load(registration.name), changed)
+        registrations.save(kept)
+    except SmidrError as error:
+        log.error("the new token of %s is lost when the agent ends: %s", registration.name, error)  # noqa: TRY400 - no fault of ours
+        return changed
     log.info("changed the token of %s", registration.name)
-    return changed
+    return kept
 
 
 def _with_token(stored: Registration, changed: Registration) -> Registration:

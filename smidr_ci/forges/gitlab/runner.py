@@ -13,6 +13,7 @@ from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.health import PollHealth
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState
 from smidr_ci.forges.gitlab.lifecycle import JobRun
+from smidr_ci.forges.gitlab.pace import Pace
 from smidr_ci.forges.gitlab.parsing import identity_of
 from smidr_ci.forges.gitlab.payload import Variable
 from smidr_ci.forges.gitlab.reasons import SYSTEM
@@ -64,26 +65,33 @@ class GitLabRunner:
             for _ in range(2)
         )
         machine = system_id(workshop.home)
-        self._poller = RunnerClient(
-            self._poll_transport, token=registration.token, system_id=machine
-        )
+        self._pace = Pace(registration.settings.get("request_concurrency", 1))
+        self._pollers = [
+            RunnerClient(self._poll_transport, token=registration.token, system_id=machine)
+            for _ in range(self._pace.most)
+        ]
         self._client = RunnerClient(
             self._job_transport, token=registration.token, system_id=machine
         )
         self.health = PollHealth()
         self.waiting_for = ""
         """Why no job is asked for now; empty while polling."""
-        self._lock = threading.Lock()
+        self._lock, self._taking = threading.Lock(), threading.Lock()
         self._jobs: dict[int, tuple[JobRun, threading.Thread]] = {}
+        self._asking = 0
         self._stopped = threading.Event()
-        self._thread: threading.Thread | None = None
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Go on with the jobs of an earlier process, then ask for new ones."""
         self.resume()
-        name = f"gitlab-{self.registration.name}"
-        self._thread = threading.Thread(target=self.poll_forever, name=name, daemon=True)
-        self._thread.start()
+        for number in range(self._pace.most):
+            name = f"gitlab-{self.registration.name}-{number}"
+            thread = threading.Thread(
+                target=self.poll_forever, args=(number,), name=name, daemon=True
+            )
+            self._threads.append(thread)
+            thread.start()
 
     def resume(self) -> None:
         """Go on with the jobs that an earlier process left."""
@@ -96,7 +104,7 @@ class GitLabRunner:
     def update(self, registration: Registration) -> None:
         """Take over another pause, limit, customer or token; the address stays as it is."""
         self.registration = registration
-        self._poller.token = self._client.token = registration.token
+        self._use_token(registration.token)
 
     def drain(self) -> None:
         """Ask for no more jobs; those that run go on."""
@@ -117,8 +125,8 @@ class GitLabRunner:
             run.leave()
         self._job_transport.end()
         self.wait(_LEAVE_S)
-        if self._thread is not None:
-            self._thread.join(_LEAVE_S)
+        for thread in self._threads:
+            thread.join(_LEAVE_S)
         self._poll_transport.close()
         self._job_transport.close()
 
@@ -161,12 +169,12 @@ class GitLabRunner:
         for thread in threads:
             thread.join(max(0.0, until - clock.monotonic()))
 
-    def poll_forever(self) -> None:
-        """Ask for jobs until stopped."""
+    def poll_forever(self, number: int = 0) -> None:
+        """Ask for jobs until stopped; the pollers of a registration count from 0."""
         wait = 0.0
         while not self._wait(wait):
             try:
-                wait = self._round()
+                wait = self._round(number)
             except SmidrError as error:
                 log.error("%s: %s", self.registration.name, error)  # noqa: TRY400 - no fault of ours
                 wait = self._check_interval_s
@@ -178,35 +186,59 @@ class GitLabRunner:
         pause = self._pause or self._stopped.wait
         return pause(seconds) or self._stopped.is_set()
 
-    def _round(self) -> float:
+    def _round(self, number: int) -> float:
         """Ask once, if there is room; seconds until the next time."""
-        self._rotate_if_due()
-        self.waiting_for = self._why_not_now()
-        if self.waiting_for:
+        if not self._pace.may_ask(number):
+            return self._check_interval_s
+        if number == 0:
+            self._rotate_if_due()
+        why = self._take_seat()
+        if number == 0 or not why:
+            self.waiting_for = why
+        if why:
             return self._check_interval_s
         try:
-            poll = self._poller.request_job(is_hasty=self._capacity.is_scarce)
+            poll = self._pollers[number].request_job(is_hasty=self._capacity.is_scarce)
             if poll.outcome is PollOutcome.JOB:
                 self.health.heard(poll)
                 self._take(poll)
+                self._pace.heard(is_job=True)
                 return 0.0
         finally:
-            self._capacity.give_back(self.registration.name)
+            self._leave_seat()
         if self._stopped.is_set():
             return 0.0
+        self._pace.heard(is_job=False)
         self.health.heard(poll)
         if poll.outcome not in {PollOutcome.NOTHING, PollOutcome.CONFLICT}:
             level = logging.WARNING if poll.is_healthy else logging.ERROR
             log.log(level, "%s: no job: %s", self.registration.name, poll.message)
         return self.health.wait_s(self._check_interval_s)
 
-    def _why_not_now(self) -> str:
+    def _take_seat(self) -> str:
+        """Why no job may be asked for now; when there is room, it is taken."""
         if self.registration.is_paused:
             return "the registration is paused"
         limit = self.registration.limit
-        if limit and len(self.running()) >= limit:
-            return f"{limit} jobs of this registration run, its limit"
-        return self._capacity.take(self.registration.name) or ""
+        running = len(self.running())
+        with self._lock:
+            if limit and running + self._asking >= limit:
+                return f"{limit} jobs of this registration run, its limit"
+            self._asking += 1
+        why = self._capacity.take(self.registration.name) or ""
+        if why:
+            with self._lock:
+                self._asking -= 1
+        return why
+
+    def _leave_seat(self) -> None:
+        with self._lock:
+            self._asking -= 1
+        self._capacity.give_back(self.registration.name)
+
+    def _use_token(self, token: str) -> None:
+        for client in (*self._pollers, self._client):
+            client.token = token
 
     def _rotate_if_due(self) -> None:
         now = self._workshop.clock.now()
@@ -214,13 +246,12 @@ class GitLabRunner:
             return
         try:
             changed = rotate(
-                self.registration, self._registrations, self._poller, self._workshop.clock
+                self.registration, self._registrations, self._pollers[0], self._workshop.clock
             )
         except SmidrError as error:
             log.warning("%s: the token was not changed: %s", self.registration.name, error)
             return
-        finally:
-            self._client.token = self._poller.token
+        self._use_token(changed.token)
         self.registration = changed
 
     def _take(self, poll: Poll) -> None:
@@ -231,16 +262,19 @@ class GitLabRunner:
             log.error("%s: %s", self.registration.name, error)  # noqa: TRY400 - no fault of ours
             return
         log.info("%s: job %d (%s)", self.registration.name, identity.id, poll.correlation_id)
-        state = JobState(received=self._workshop.clock.now(), slot=self._free_slot())
-        try:
-            folder = JobFolder.create(
-                self._jobs_root, self.registration.name, poll.payload, identity.id, state
-            )
-        except SmidrError:
-            self._client.update_job(identity.id, identity.token, "running")
-            self._client.update_job(identity.id, identity.token, "failed", failure_reason=SYSTEM)
-            raise
-        self._begin(folder)
+        with self._taking:  # or two jobs would get the same slot
+            state = JobState(received=self._workshop.clock.now(), slot=self._free_slot())
+            try:
+                folder = JobFolder.create(
+                    self._jobs_root, self.registration.name, poll.payload, identity.id, state
+                )
+            except SmidrError:
+                self._client.update_job(identity.id, identity.token, "running")
+                self._client.update_job(
+                    identity.id, identity.token, "failed", failure_reason=SYSTEM
+                )
+                raise
+            self._begin(folder)
 
     def _begin(self, folder: JobFolder) -> None:
         run = JobRun(
