@@ -6,5 +6,4 @@ const { main } = require('./lib/run');
 
 const stop = new Stop();
 stop.listenTo(process);
-process.stdout.on('error', () => {}); // nobody reads any more; the build is followed all the same
 main(process.env, stop).then((code) => process.exit(code));

@@ -3,5 +3,4 @@
 
 const { release } = require('./lib/release');
 
-process.stdout.on('error', () => {});
 release(process.env).then(() => process.exit(0));

@@ -51,9 +51,9 @@ function shown(finding, record, inputs, env) {
       properties.line = finding.line;
       if (Number.isInteger(finding.column) && finding.column > 0) properties.col = finding.column;
     }
-  } else if (finding.file) {
+  } else {
     const place = finding.layer && finding.repo_path ? `${finding.repo_path} in layer ${finding.layer}` : finding.file;
-    lines.push(`File: ${place}${finding.line ? `, line ${finding.line}` : ''}`);
+    if (place) lines.push(`File: ${place}${finding.line ? `, line ${finding.line}` : ''}`);
   }
   return { properties, message: clip(lines.filter(Boolean).join('\n'), MESSAGE) };
 }

@@ -9,6 +9,7 @@ class Display {
   constructor(log, { quietMs = QUIET_MS } = {}) {
     this._log = log;
     this._stage = '';
+    this._shown = '';
     this._waitingFor = '';
     this._view = null;
     this._timer = setInterval(() => this._speakUp(quietMs), Math.min(LOOK_MS, quietMs));
@@ -20,7 +21,7 @@ class Display {
     this._view = view;
     const stage = view.record.state;
     // What follows BitBake is told at the end: its last lines may come after this view.
-    if (stage !== this._stage && TITLES[stage]) this._log.group(this._title(stage, view.record));
+    if (TITLES[stage]) this._group(stage);
     this._stage = stage;
     if (view.waiting_for && view.waiting_for !== this._waitingFor) {
       this._log.text(`waiting: ${view.waiting_for}`);
@@ -30,6 +31,7 @@ class Display {
   }
 
   log(text) {
+    this._group('building'); // BitBake may speak before its view comes
     this._log.text(text);
   }
 
@@ -42,8 +44,11 @@ class Display {
     this._log.endGroup();
   }
 
-  _title(stage, record) {
-    return stage === 'building' ? `${TITLES[stage]} ${record.targets.join(' ')}` : TITLES[stage];
+  _group(stage) {
+    if (stage === this._shown) return;
+    const targets = this._view ? this._view.record.targets.join(' ') : '';
+    this._log.group(stage === 'building' ? `${TITLES[stage]} ${targets}`.trim() : TITLES[stage]);
+    this._shown = stage;
   }
 
   _speakUp(quietMs) {

@@ -2,18 +2,38 @@
 // What the step prints: workflow commands of our own, and the build's text, which must never be one.
 // docs.github.com, "Workflow commands for GitHub Actions"; escapes as in actions/toolkit.
 
+const fs = require('node:fs');
 const { randomBytes } = require('node:crypto');
 const { clip, pieces, printable } = require('./text');
 
 const MAX_LINE = 1000; // longer lines stall the live log (actions/runner#3582)
 const MAX_MESSAGE = 4096; // the runner cuts annotations there
+const FULL_MS = 5; // between tries, when a pipe is full that does not block
+
+/** Wait until standard output has taken all; a build goes on when nobody reads any more. */
+function writeOut(text) {
+  // process.stdout would queue what the runner is too slow for, in memory and without an end.
+  for (let rest = Buffer.from(text); rest.length; ) {
+    try {
+      rest = rest.subarray(fs.writeSync(1, rest));
+    } catch (error) {
+      if (error.code !== 'EAGAIN') return;
+      Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, FULL_MS);
+    }
+  }
+}
 
 /** The message of a workflow command. */
 function escapeData(text) {
-  return printable(text, { keepNewlines: true })
+  return harmless(printable(text, { keepNewlines: true }))
     .replace(/%/g, '%25')
     .replace(/\r/g, '%0D')
     .replace(/\n/g, '%0A');
+}
+
+/** Without the older form of commands: the log's page reads it anywhere, also between tokens. */
+function harmless(text) {
+  return text.replace(/##\[/g, '## [');
 }
 
 /** A property of a workflow command. */
@@ -23,7 +43,7 @@ function escapeProperty(text) {
 
 /** The step's log. Every line that is no command of ours stands between stop-commands tokens. */
 class StepLog {
-  constructor(write = (text) => process.stdout.write(text)) {
+  constructor(write = writeOut) {
     this._write = write;
     this._token = '';
     this._hasGroup = false;
@@ -34,9 +54,7 @@ class StepLog {
   text(text) {
     let shown = this._fence();
     for (const line of text.split('\n')) {
-      // `##[...]` is read anywhere in a line, by the log's page also between the tokens.
-      const harmless = printable(line).replace(/##\[/g, '## [');
-      shown += `${pieces(harmless, MAX_LINE).join('\n')}\n`;
+      shown += `${pieces(harmless(printable(line)), MAX_LINE).join('\n')}\n`;
     }
     this._write(shown);
     this.lastLineAt = Date.now();

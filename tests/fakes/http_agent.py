@@ -190,6 +190,7 @@ class HttpAgent:
 
     def __exit__(self, *_: object) -> None:
         self._run(self.server.stop())
+        self._run(self.server.stop())  # of who came in while it was stopped
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.run_until_complete(self._loop.shutdown_asyncgens())
