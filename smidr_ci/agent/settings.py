@@ -106,6 +106,7 @@ def _ready(old: Host, agent: AgentConfig, shared: Iterable[str]) -> Host:
     vars(new).update({name: getattr(old, name) for name in shared})
     for name in ("store", "user", "engine", "runtime", "images", "parse_cache"):
         getattr(new, name)
+    new.engine.load()
     return new
 
 
