@@ -43,6 +43,14 @@ def _brought(host: Host, build_id: str, source: Path) -> Path:
     return home
 
 
+def _config_path(request: BuildRequest, order: Order | None) -> str:
+    if order is None:
+        return str(request.project.path.absolute())
+    if order.is_confined:
+        return order.config_name
+    return str(order.directory / Path(order.config_name).name)
+
+
 def _record(
     host: Host,
     request: BuildRequest,
@@ -59,7 +67,7 @@ def _record(
         state=BuildState.QUEUED,
         created=host.clock.now(),
         config_text=project.text,
-        config_path=order.config_name if order is not None else str(project.path.absolute()),
+        config_path=_config_path(request, order),
         description=project.config.description,
         requested_by=request.requested_by,
         trust=request.trust,

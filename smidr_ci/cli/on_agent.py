@@ -36,7 +36,7 @@ def build_on(
         StartRequest(
             customer=options.customer,
             config_text=text,
-            config_name=str(path),
+            config_name=str(options.config_path),
             directory=path.parent,
             targets=options.targets,
             clean=options.clean,
