@@ -16,6 +16,7 @@ from smidr_ci.config.base import KeyPath, MisfitError, Model
 from smidr_ci.config.caches import CacheLimits
 from smidr_ci.config.confinement import host_path
 from smidr_ci.config.environment import check_environment_list
+from smidr_ci.config.github import GitHubSettings
 from smidr_ci.config.gitlab import GitLabSettings
 from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.problems import ConfigProblemsError
@@ -328,6 +329,8 @@ class AgentConfig(Model):
     """What untrusted builds may do."""
     gitlab: GitLabSettings = GitLabSettings()
     """Jobs that come from GitLab."""
+    github: GitHubSettings = GitHubSettings()
+    """Jobs that come from GitHub."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
     api: Api = Api()

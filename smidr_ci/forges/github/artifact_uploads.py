@@ -28,7 +28,14 @@ from smidr_ci.forges.github.rates import Pause
 from smidr_ci.forges.github.results import Created, ResultsService, StoredArtifact
 from smidr_ci.forges.github.transport import Transport
 
-__all__ = ["MANIFEST", "AgentStore", "ArtifactUploads", "ExternalStore", "UploadReport"]
+__all__ = [
+    "MANIFEST",
+    "AgentStore",
+    "ArtifactUploads",
+    "ExternalStore",
+    "UploadReport",
+    "is_uploaded",
+]
 
 log = logging.getLogger(__name__)
 
@@ -108,8 +115,8 @@ class ArtifactUploads:
             if (folder / item.path).is_symlink():
                 done.links.append((item, os.readlink(folder / item.path)))
                 continue
-            is_too_much = item.size_bytes > self.largest_bytes or number >= _MOST_FILES
-            if is_over or is_too_much:
+            is_wanted = is_uploaded(item.size_bytes, self.largest_bytes)
+            if is_over or not is_wanted or number >= _MOST_FILES:
                 self._place(folder, item, done)
                 continue
             try:
@@ -177,6 +184,11 @@ class ArtifactUploads:
                 self._send(found, BytesIO(raw), len(raw))
         except ForgeError as error:
             done.warnings.append(f"the manifest is not in GitHub: {error}")
+
+
+def is_uploaded(size_bytes: int, largest_bytes: int) -> bool:
+    """Whether GitHub gets the file itself, and not only its place."""
+    return size_bytes <= largest_bytes
 
 
 def _entries(done: _Progress) -> Iterable[dict[str, Any]]:

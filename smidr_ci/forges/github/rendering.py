@@ -35,6 +35,7 @@ __all__ = [
     "Button",
     "annotated",
     "annotation_list",
+    "approval_body",
     "buttons",
     "check_body",
     "status_body",
@@ -104,6 +105,27 @@ def check_body(
         body["conclusion"] = _conclusion(record)
         body["completed_at"] = _iso(record.ended or record.created)
     return body
+
+
+def approval_body(
+    target: CheckTarget, external_id: str, reason: str, now: datetime
+) -> dict[str, Any]:
+    """A check run that asks somebody with write access to let a stranger's commit build."""
+    body: dict[str, Any] = {
+        "name": target.name,
+        "head_sha": target.head_sha,
+        "external_id": external_id,
+        "status": "completed",
+        "conclusion": "action_required",
+        "completed_at": _iso(now),
+        "output": {
+            "title": "Waiting for an approval",
+            "summary": f"{inline(reason, 1000)}\n\nLook at the changes first: the build runs what "
+            "is in this commit. After the approval run the job again.",
+        },
+        "actions": buttons([APPROVE]),
+    }
+    return body | ({"details_url": target.details_url} if target.details_url else {})
 
 
 def status_body(view: BuildView, target: CheckTarget) -> dict[str, str]:

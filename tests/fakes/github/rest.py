@@ -136,6 +136,7 @@ def _org_installation(state: GitHubState, _asked: Asked, organization: str) -> A
 def _installation_of(state: GitHubState, owner: str) -> dict[str, Any]:
     made = {**template("installation"), "id": state.installations[owner], "app_id": APP_ID}
     made["account"] = {**made.get("account", {}), "login": owner}
+    made |= {"permissions": state.app_permissions, "suspended_at": None, "suspended_by": None}
     return made
 
 
@@ -309,6 +310,7 @@ def _get_branch(state: GitHubState, _asked: Asked, repository: str, branch: str)
 @_route("GET", _REPOSITORY, "metadata:read")
 def _get_repository(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     made = {**template("full-repository"), "full_name": repository, "fork": False}
+    made["has_discussions"] = False
     return Answer(200, {**made, "default_branch": state.default_branch})
 
 

@@ -56,6 +56,7 @@ class GitHubState:
 
     now: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
     installations: dict[str, int] = field(default_factory=lambda: {"acme": 77})
+    app_permissions: dict[str, str] = field(default_factory=dict)
     tokens: dict[str, Token] = field(default_factory=dict)
     token_requests: list[dict[str, Any]] = field(default_factory=list)
     token_life: timedelta = timedelta(hours=1)

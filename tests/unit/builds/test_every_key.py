@@ -54,6 +54,9 @@ from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
 from smidr_ci.errors import BusyError, ConfigError, FailureKind, ImageError, LayerError
 from smidr_ci.files import make_marked_dir
+from smidr_ci.forges.github.artifact_uploads import is_uploaded
+from smidr_ci.forges.github.facts import JobFacts
+from smidr_ci.forges.github.trust import Verdict, decide
 from smidr_ci.forges.gitlab.checkouts import remove_old_checkouts
 from smidr_ci.forges.gitlab.payload import GitInfo, Job, JobInfo
 from smidr_ci.forges.gitlab.trust import trust_of
@@ -600,6 +603,20 @@ def job_trust(agent: AgentConfig, *, is_protected: bool) -> Trust:
     return trust_of(job, agent.gitlab)
 
 
+def github_verdict(agent: AgentConfig, event: str = "push", **changes: Any) -> Verdict:
+    facts = JobFacts("github.com", "acme/distro", 7, event, 1, is_ref_protected=True)
+    return decide(replace(facts, **changes), agent.github, built_sha="a")
+
+
+def own_push(_world: World, agent: AgentConfig) -> Verdict:
+    return github_verdict(agent, is_fork=False, commits=frozenset("a"))
+
+
+def github_largest(_world: World, agent: AgentConfig) -> tuple[bool, ...]:
+    sizes = (1, 100, 10 << 30)
+    return tuple(is_uploaded(size, agent.github.largest_artifact) for size in sizes)
+
+
 def checkouts_left(world: World, agent: AgentConfig) -> int:
     root = world.bench.host().home.root / "checkouts"
     make_marked_dir(root / "lab-7-trusted-0")
@@ -703,6 +720,13 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "gitlab.trusted_refs": lambda _, agent: job_trust(agent, is_protected=False),
     "gitlab.trusted_projects": lambda _, agent: job_trust(agent, is_protected=True),
     "gitlab.keep_checkouts_days": checkouts_left,
+    "github.trusted_refs": own_push,
+    "github.trusted_repositories": own_push,
+    "github.forks": lambda _, agent: github_verdict(agent, "pull_request", is_fork=True),
+    "github.build_forks_in_privileged_events": lambda _, agent: github_verdict(
+        agent, "pull_request_target", is_fork=True
+    ),
+    "github.largest_artifact": github_largest,
     "directories.downloads": places,
     "directories.sstate": places,
     "directories.layers": places,

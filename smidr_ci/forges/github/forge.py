@@ -1,0 +1,232 @@
+"""One registration with GitHub at work: checks go out, hints come in, steps are judged."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from smidr_ci.builds.model import BuildRecord
+from smidr_ci.cancel import CancelToken
+from smidr_ci.forges.deliveries import Deliverer
+from smidr_ci.forges.github.approvals import Approvals
+from smidr_ci.forges.github.artifact_uploads import AgentStore, ArtifactUploads
+from smidr_ci.forges.github.check_delivery import CheckDeliverer
+from smidr_ci.forges.github.checks import CheckRuns
+from smidr_ci.forges.github.events import Hint
+from smidr_ci.forges.github.facts import JobFacts
+from smidr_ci.forges.github.handling import HintHandler
+from smidr_ci.forges.github.handling import Parts as HandlerParts
+from smidr_ci.forges.github.missed import HookPoller, MissedHooks
+from smidr_ci.forges.github.oidc import IdentityTokens
+from smidr_ci.forges.github.options import GitHubOptions, receiver_prefix
+from smidr_ci.forges.github.rebuilding import Rebuilds
+from smidr_ci.forges.github.registering import client_for
+from smidr_ci.forges.github.rendering import approval_body
+from smidr_ci.forges.github.reporter import CheckReporter
+from smidr_ci.forges.github.results import ResultsService, RuntimeToken
+from smidr_ci.forges.github.runs import WorkflowRuns
+from smidr_ci.forges.github.site import Site
+from smidr_ci.forges.github.targets import CheckNames, CheckTarget, Targets
+from smidr_ci.forges.github.transport import Transport
+from smidr_ci.forges.github.trust import Verdict, decide
+from smidr_ci.forges.github.webhooks import put_hint
+from smidr_ci.forges.gitlab.tls import TlsFiles
+from smidr_ci.forges.parts import Parts
+from smidr_ci.forges.registration import Registration
+from smidr_ci.forges.status import RegistrationStatus
+
+__all__ = ["GitHubForge"]
+
+log = logging.getLogger(__name__)
+
+_POLL_S: Final = 60.0
+_MISSED_S: Final = 300.0
+
+
+class GitHubForge:
+    """What the agent and its step service need of one registration; thread-safe.
+
+    `on_jobs` and `on_approved` may be set: they hear of repositories with news about jobs, and of
+    commits that somebody let build.
+    """
+
+    def __init__(
+        self,
+        registration: Registration,
+        parts: Parts,
+        previous_of: Callable[[BuildRecord], BuildRecord | None] | None = None,
+    ) -> None:
+        """Raises `ConfigError` for a registration of no use."""
+        self.registration = registration
+        self.site = Site.of(registration.url)
+        self.options = GitHubOptions.of(registration)
+        self.on_jobs: Callable[[str], None] = lambda _repository: None
+        self.on_approved: Callable[[str, str], None] = lambda _repository, _sha: None
+        self._parts = parts
+        host = parts.host()
+        self._clock = host.clock
+        tls = TlsFiles(
+            registration.tls_ca_file, registration.tls_cert_file, registration.tls_key_file
+        )
+        self.transport = Transport(tls, host.clock)
+        self.client = client_for(registration, clock=host.clock, transport=self.transport)
+        self.checks = CheckRuns(self.client)
+        self.runs = WorkflowRuns(self.site, self.client)
+        self.identity = IdentityTokens(
+            self.site, self.transport, issuer=self.options.token_issuer, clock=host.clock
+        )
+        self.approvals = Approvals(host.home, registration.name)
+        self._targets = Targets(host.home, registration.name)
+        self._names = CheckNames(host.home, registration.name)
+        self._prefix = receiver_prefix(registration.name)
+        self._previous_of = previous_of
+        self.reporter = CheckReporter(
+            self._prefix,
+            parts.builds,
+            parts.outgoing,
+            self._targets,
+            self._names,
+            clock=host.clock,
+            shows_progress=self.client.credentials.is_app,
+        )
+        self._poller = self._make_poller()
+
+    def deliverers(self) -> Mapping[str, Deliverer]:
+        """Who brings checks and sees to hints, by the beginning of the receivers' names."""
+        host = self._parts.host()
+        checks = CheckDeliverer(
+            self.client,
+            self._parts.builds.view,
+            previous_of=self._previous_of,
+            over=self._targets.remove,
+        )
+        rebuilds = Rebuilds(
+            self._parts.builds,
+            host.home,
+            self.client,
+            lambda customer: host.store.list(customer=customer, limit=200),
+        )
+        hints = HintHandler(
+            HandlerParts(
+                client=self.client,
+                runs=self.checks,
+                service=self._parts.builds,
+                reporter=self.reporter,
+                names=self._names,
+                approvals=self.approvals,
+                rebuilds=rebuilds,
+                jobs_changed=self._jobs_changed,
+                approved=self._approved,
+            )
+        )
+        return {f"{self._prefix}check:": checks, f"{self._prefix}hook:": hints}
+
+    # What the step service uses.
+
+    def judge(self, facts: JobFacts, built_sha: str) -> Verdict:
+        """Whether a job may build this commit, and how far it is trusted."""
+        return decide(
+            facts,
+            self._parts.host().agent.github,
+            built_sha=built_sha,
+            approved_by=self.approvals.by(facts.repository, facts.head_sha),
+        )
+
+    def hold(self, target: CheckTarget, reason: str) -> None:
+        """Show a check with the button that approves the commit; raises `ForgeError`."""
+        external_id = f"approval:{target.head_sha}"
+        listed = self.checks.listed(target.repository, target.head_sha, target.name)
+        if not any(run.get("external_id") == external_id for run in listed):
+            body = approval_body(target, external_id, reason, self._clock.now())
+            self.checks.create(target.repository, body)
+
+    def uploads(
+        self,
+        runtime_token: str,
+        results_url: str,
+        build_id: str,
+        cancel: CancelToken,
+        say: Callable[[str], None],
+    ) -> ArtifactUploads:
+        """Uploads of one build to its job; raises `ForgeError` where there can be none."""
+        token = RuntimeToken.of(runtime_token)
+        service = ResultsService(self.site, results_url, token, self.transport, pause=cancel.wait)
+        return ArtifactUploads(
+            service=service,
+            transport=self.transport,
+            store=AgentStore(build_id, self.options.public_url),
+            largest_bytes=self._parts.host().agent.github.largest_artifact,
+            cancel=cancel,
+            say=say,
+        )
+
+    # What the agent uses of every forge.
+
+    def start(self) -> None:
+        """Go on with the checks of an earlier process, and look for webhooks that were missed."""
+        self.reporter.start()
+        if self._poller is not None:
+            self._poller.start()
+
+    def update(self, registration: Registration) -> None:
+        """Take over another pause, limit or customer."""
+        self.registration = registration
+
+    def drain(self) -> None:
+        """Nothing to do: jobs come from the official runner, checks go out to the end."""
+
+    def stop(self) -> None:
+        """End; the next process goes on."""
+        if self._poller is not None:
+            self._poller.stop(0.0)
+        self.client.sender.end()
+        self.reporter.stop()
+        self.transport.close()
+
+    def running(self) -> list[Any]:
+        """Builds whose checks are not over."""
+        return [build_id for build_id, _ in self._targets.all()]
+
+    @property
+    def expected_builds(self) -> int:
+        """None: a step's order is a build at once."""
+        return 0
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a draining agent should wait: not for this, the outbox keeps what is left."""
+        return False
+
+    def status(self) -> RegistrationStatus:
+        """What it does now."""
+        problem = self._poller.problem if self._poller is not None else ""
+        state = "paused" if self.registration.is_paused else "asking"
+        return RegistrationStatus(
+            name=self.registration.name,
+            forge="github",
+            url=self.registration.url,
+            state=state,
+            detail=problem,
+            jobs=tuple(str(item) for item in self.running()),
+        )
+
+    def _make_poller(self) -> HookPoller | None:
+        if not self.client.credentials.is_app:
+            return None
+        name = self.registration.name
+        state_file = self._parts.host().home.root / "github" / name / "hooks.json"
+        missed = MissedHooks(self.client, self._clock, self._accept, state_file)
+        if self.options.webhook_secret_file is not None:
+            return HookPoller(f"{self._prefix}missed", missed.redeliver, _MISSED_S)
+        return HookPoller(f"{self._prefix}poll", missed.fetch, _POLL_S)
+
+    def _jobs_changed(self, repository: str) -> None:
+        self.on_jobs(repository)
+
+    def _approved(self, repository: str, sha: str) -> None:
+        self.on_approved(repository, sha)
+
+    def _accept(self, hint: Hint) -> None:
+        if self.site.covers(hint.repository):
+            put_hint(self._parts.outgoing, self._prefix, hint)
