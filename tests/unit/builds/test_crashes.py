@@ -131,11 +131,11 @@ def check(site: CrashSite, record: Mapping[str, Any], expected: Mapping[str, Any
 
 
 @pytest.mark.parametrize(
-    ("program", "order", "state", "attempts"),
+    ("program", "order", "state", "attempts", "first_step"),
     [
-        (succeeds, {}, "completed", 1),
-        (fails, {}, "failed", 1),
-        (recovers, {"keep_workspace": True}, "completed", 2),
+        (succeeds, {}, "completed", 1, 1),
+        (fails, {}, "failed", 1, 40),
+        (recovers, {"keep_workspace": True}, "completed", 2, 40),
     ],
     ids=["success", "failure", "retry"],
 )
@@ -145,6 +145,7 @@ def test_a_death_at_any_step_changes_nothing(
     order: dict[str, Any],
     state: str,
     attempts: int,
+    first_step: int,
 ) -> None:
     chance = random.Random(7)
     site = CrashSite(tmp_path / "site", program, order)
@@ -154,7 +155,7 @@ def test_a_death_at_any_step_changes_nothing(
     expected = site.records()[-1]
     assert expected["state"] == state, expected["failure_message"]
     assert console(site, expected).count("attempt\n") == attempts
-    step = 0
+    step = first_step - 1
     is_done = False
     while not is_done:
         step += 1
@@ -164,11 +165,11 @@ def test_a_death_at_any_step_changes_nothing(
         assert step < 200
     assert step > 60
     deaths = 0
-    while site.go_on(die_at=chance.randrange(1, 100)) is None:
+    while site.go_on(die_at=chance.randrange(1, 200)) is None:
         deaths += 1
         assert deaths < 500
     records = site.records()[2:]
-    assert (len(records) > 60, deaths > 10) == (True, True)
+    assert (len(records) > 20, deaths >= 3) == (True, True)
     for record in records:
         check(site, record, expected)
     assert site.left() == [], "\n".join(site.left())
@@ -188,10 +189,10 @@ def test_a_death_at_any_step_leaves_no_warm_workspace_that_is_not_whole(tmp_path
     while not is_done:
         is_done = site.begin(step) is not None
         if chance.random() < 0.5:
-            while site.go_on(die_at=chance.randrange(1, 100)) is None:
+            while site.go_on(die_at=chance.randrange(1, 200)) is None:
                 pass
         step += chance.randrange(1, 4)
-    while site.go_on(die_at=chance.randrange(1, 100)) is None:
+    while site.go_on(die_at=chance.randrange(1, 200)) is None:
         pass
     records = site.records()
     assert len(records) > 20
