@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import re
-import socket
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -19,15 +15,14 @@ from smidr_ci.cli.connection import Connection
 from smidr_ci.cli.daemon import start_options
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import local_time, print_columns, print_json
-from smidr_ci.config.agent import read_secret
-from smidr_ci.errors import ConflictError, SmidrError, UsageError
+from smidr_ci.cli.registering import VARIABLE, wanted_registration
+from smidr_ci.errors import ConflictError, SmidrError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.registration import Registration, Registrations, short_token
 from smidr_ci.home import Home
 
 __all__ = ["runner"]
 
-_VARIABLE: Final = "SMIDR_RUNNER_TOKEN"
 _File = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True)
 
 
@@ -56,7 +51,7 @@ def runner() -> None:
 @click.option(
     "--token",
     help="The token of a runner made in GitLab (glrt-...), or a registration token. Other users "
-    f"see it in the list of processes: better use {_VARIABLE} or --token-file.",
+    f"see it in the list of processes: better use {VARIABLE} or --token-file.",
 )
 @click.option("--token-file", type=_File, metavar="FILE", help="A file with the token.")
 @click.option("--name", help="What to call it here; the default is made from the address.")
@@ -106,7 +101,7 @@ def register(**options: Any) -> None:  # noqa: ANN401 - click's, of many types
     from smidr_ci.forges.gitlab import registering  # noqa: PLC0415 - slow to import
 
     home = Home.from_environment()
-    wanted = _wanted(home, options)
+    wanted = wanted_registration(home, options)
     names = ("run_untagged", "locked", "access_level", "maximum_timeout", "maintenance_note")
     legacy = {"tag_list": options["tags"], **{name: options[name] for name in names}}
     made = registering.register(wanted, home, legacy)
@@ -115,76 +110,6 @@ def register(**options: Any) -> None:  # noqa: ANN401 - click's, of many types
         return
     click.echo(f"Registered with {made.url} as {made.name} (runner {made.runner_id or '?'}).")
     click.echo(_next_step())
-
-
-def _wanted(home: Home, options: dict[str, Any]) -> Registration:
-    asks = not options["non_interactive"] and sys.stdin.isatty()
-    url = options["url"] or (click.prompt("Address of GitLab", err=True) if asks else "")
-    if not url:
-        raise UsageError("which GitLab?", hint="Give --url https://gitlab.example.com.")
-    for name in ("tls_cert_file", "tls_key_file"):
-        if (options["tls_cert_file"] is None) != (options["tls_key_file"] is None):
-            raise UsageError("a certificate and its key go together", where=f"--{name}")
-    if options["api_token_file"] is not None:
-        read_secret(options["api_token_file"])
-    known, _ = Registrations(home).load_all()
-    token = _token(options, asks=asks)
-    for other in known:
-        if other.token == token and other.url.rstrip("/") == url.rstrip("/"):
-            raise ConflictError(f"this token is registered already, as {other.name}")
-    name = options["name"] or _free_name(url, {item.name for item in known})
-    if any(other.name == name for other in known):
-        raise ConflictError(
-            f"there is a registration {name} already",
-            hint=f"Choose another --name, or forget that one: smidr runner unregister {name}",
-        )
-    concurrency = options["request_concurrency"]
-    return Registration(
-        name=name,
-        forge=options["forge"],
-        url=url,
-        token=token,
-        is_paused=options["paused"],
-        limit=options["limit"],
-        customer=_customer(options["customer"]),
-        tls_ca_file=options["tls_ca_file"],
-        tls_cert_file=options["tls_cert_file"],
-        tls_key_file=options["tls_key_file"],
-        api_token_file=options["api_token_file"],
-        settings={"request_concurrency": concurrency} if concurrency > 1 else {},
-    )
-
-
-def _customer(name: str) -> str:
-    from smidr_ci.builds.ids import check_customer  # noqa: PLC0415 - only where one is named
-
-    return check_customer(name) if name else ""
-
-
-def _token(options: dict[str, Any], *, asks: bool) -> str:
-    if options["token"] and options["token_file"]:
-        raise UsageError("two tokens", hint="Give --token or --token-file, not both.")
-    token = options["token"] or ""
-    if options["token_file"] is not None:
-        token = read_secret(options["token_file"])
-    token = token or os.environ.get(_VARIABLE, "")
-    if not token and asks:
-        token = click.prompt("Token of the runner", hide_input=True, err=True)
-    token = token.strip()
-    if not token or any(sign.isspace() or not sign.isprintable() for sign in token):
-        raise UsageError(
-            "the token can't be used" if token else "without a token GitLab refuses",
-            hint=f"Set {_VARIABLE}, or give --token-file FILE.",
-        )
-    return token
-
-
-def _free_name(url: str, taken: set[str]) -> str:
-    """Such as `gitlab.example.com`, or with the path, or with a number behind."""
-    text = re.sub(r"^[a-z]+://(?:[^/@]*@)?", "", url.lower())
-    base = re.sub(r"[^a-z0-9.]+", "-", text)[:40].strip("-.") or socket.gethostname().lower()[:40]
-    names = (base if number == 1 else f"{base}-{number}" for number in range(1, len(taken) + 2))
-    return next(name for name in names if name not in taken)
 
 
 def _next_step() -> str:

@@ -112,6 +112,10 @@ class Registrations:
         except OSError as error:
             raise as_host_error(error, "can't forget the registration", self._directory) from error
 
+    def check_name(self, name: str) -> None:
+        """Raise `UsageError` for what can't be a registration's name."""
+        self._path(name)
+
     def _path(self, name: str) -> Path:
         if _NAME.fullmatch(name) is None:
             raise UsageError(
