@@ -44,3 +44,33 @@ def test_every_part_gives_its_rows(
     assert all(row["value"] > 0 for row in rows if row.get("unit", "%")[0] != "%")
     assert "3 recipes, all cached" in done.stdout
     assert not list(tmp_path.glob("smidr-benchmark-*"))
+
+
+def test_workspaces_are_compared_with_raw_bitbake(
+    hello_project: HelloProject, base_image: str, tmp_path: Path
+) -> None:
+    report = tmp_path / "rows.json"
+    small = ["--rounds", "1", "--recipes", "3", "--no-kas", "--parts", "generated"]
+    where = ["--work", str(tmp_path), "--json", str(report), "--base-image", base_image]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.workspaces"),
+            *(*small, *where, "--bitbake", hello_project.bitbake),
+        ],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["what"] for row in rows if row["goal"]] == [
+        "3 recipes, nothing to do: warm",
+        "3 recipes, nothing to do: fresh with parse cache",
+    ]
+    assert {row["what"] for row in rows if "changed" in row["what"]} == {
+        "3 recipes, one recipe changed: warm",
+        "3 recipes, one recipe changed: fresh with parse cache",
+    }
+    assert all(row["ratio"] > 0 for row in rows)
+    assert not list(tmp_path.glob("smidr-benchmark-*"))
