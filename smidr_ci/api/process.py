@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -146,12 +147,14 @@ class _Process:
         self._notifier.ready(f"listening on {len(self.agent.listening)} addresses")
 
     def stop(self) -> None:
-        """Take nothing new; builds are left as they are."""
+        """Take nothing new; builds are left as they are, with the hash servers that they ask."""
         self._notifier.stopping()
         withdraw_local_token(self._settings.host.home)
         self._edge.stop()
         self._forges.stop()
         self._outbox.stop()
+        if not self.agent.status().running:
+            self._settings.host.hash_servers.retire(timedelta())
 
     def handle_signals(self) -> None:
         """SIGTERM and SIGINT end the agent, SIGHUP reads the settings again."""

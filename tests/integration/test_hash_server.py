@@ -124,6 +124,9 @@ def test_builds_share_their_equivalences_and_strangers_add_none(
     tell(smidr, "trusted", TEACHING[0])
     assert known(smidr) != taught
 
+    assert smidr("daemon", "stop").code == 0
+    wait_until(lambda: not servers(docker_client, smidr), "the servers' end")
+
 
 FORGED = {"method": "oe.sstatesig.OEOuthashBasic", "taskhash": "a" * 64, "unihash": "b" * 64}
 TEACHING = (
