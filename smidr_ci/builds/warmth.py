@@ -89,6 +89,8 @@ def _parts(host: Host, prepared: Preparation) -> Iterator[object]:
     yield sorted(item for item in request.project.config.environment.items() if _shapes(item[0]))
     yield [str(path) for path in layers.bblayers]
     yield from (layers.bitbake, layers.bitbake_version, _release(layers), _layout(layers))
+    # With a hash server stamps have other names than without: one kind would undo the other's work.
+    yield from (config.advanced.bb_signature_handler, prepared.hash_server is not None)
     yield prepared.image.id
     yield from (host.user.uid, host.user.gid)
     yield sorted(prepared.places.private_roots.items())
@@ -135,9 +137,7 @@ def is_sound(outcome: Outcome, findings: Sequence[Mapping[str, Any]], failures: 
     )
 
 
-def damage_of(
-    workspace: Workspace, outcome: Outcome, findings: Sequence[Mapping[str, Any]]
-) -> str:
+def damage_of(workspace: Workspace, outcome: Outcome, findings: Sequence[Mapping[str, Any]]) -> str:
     """Why a warm workspace, and not the project, seems to have failed the build; else empty."""
     if not workspace.is_warm or outcome.kind is not FailureKind.BUILD:
         return ""

@@ -159,6 +159,7 @@ def test_by_default_every_build_is_fresh_and_leaves_nothing(warm: Warm) -> None:
         {"wanted": config(local_conf='TCLIBC = "musl"')},
         {"wanted": config(environment={"TCLIBC": "musl"})},
         {"wanted": config(directories={"tmp": "fast"})},
+        {"wanted": config(advanced={"bb_signature_handler": "OEEquivHash"})},
         {"wanted": config(build={"workspace": "fresh"})},
         {"customer": "acme"},
         {"targets": ("busybox",)},
