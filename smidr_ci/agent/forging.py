@@ -8,7 +8,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from smidr_ci.agent.outbox import Outbox
 from smidr_ci.builds.host import Host
@@ -19,6 +19,9 @@ from smidr_ci.forges.parts import Parts
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.forges.seats import Seats
 from smidr_ci.forges.status import RegistrationStatus
+
+if TYPE_CHECKING:  # only an agent with a registration needs it
+    from smidr_ci.forges.github.forge import GitHubForge
 
 __all__ = ["Forges"]
 
@@ -94,14 +97,7 @@ class Forges:
         self._ended = threading.Event()
 
     def start(self) -> None:
-        """Go on with the jobs of an agent before, then ask for more; returns soon."""
-        scratch = self._home.root / "scratch"
-        try:
-            remove_marked_tree(scratch, self._home.root)
-            make_marked_dir(scratch, mode=0o700)
-        except (OSError, SmidrError) as error:
-            _log.warning("can't clean %s: %s", scratch, error)
-        self.look()
+        """Go on with the jobs of an agent before, then ask for more; returns at once."""
         threading.Thread(target=self._watch, name="forges", daemon=True).start()
 
     def stop(self) -> None:
@@ -160,6 +156,15 @@ class Forges:
             ]
         return tuple(sorted([*at_work, *leaving], key=lambda item: item.name))
 
+    def github_for(self, web: str, repository: str) -> GitHubForge | None:
+        """What serves a repository of this GitHub; None without a registration that does."""
+        with self._lock:
+            if not any(item.registration.forge == "github" for item in self._runners.values()):
+                return None
+        from smidr_ci.forges.github.assembly import forge_for  # noqa: PLC0415 - loaded already
+
+        return forge_for(self._parts, web, repository)
+
     @property
     def problems(self) -> tuple[str, ...]:
         """Registrations that can't be used, and why."""
@@ -173,13 +178,25 @@ class Forges:
         return any(runner.is_busy for runner in runners)
 
     def _watch(self) -> None:
-        while not self._ended.wait(_LOOK_S):
+        self._clean_scratch()
+        wait_s = 0.0
+        while not self._ended.wait(wait_s):
             try:
-                if self._changed() != self._stamp:
+                if not wait_s or self._changed() != self._stamp:
                     self.look()
                 self._settle()
             except Exception:  # noqa: BLE001 - the jobs go on without this thread's next round
                 _log.exception("looking at the registrations")
+            wait_s = _LOOK_S
+
+    def _clean_scratch(self) -> None:
+        """Uploads and downloads of an agent before; its jobs begin theirs anew."""
+        scratch = self._home.root / "scratch"
+        try:
+            remove_marked_tree(scratch, self._home.root)
+            make_marked_dir(scratch, mode=0o700)
+        except (OSError, SmidrError) as error:
+            _log.warning("can't clean %s: %s", scratch, error)
 
     def _settle(self) -> None:
         with self._lock:

@@ -137,8 +137,8 @@ class _Process:
         self.agent.start()
         self._outbox.start()
         self._housekeeper.start()
-        self._forges.start()
         self.agent.listening = self._edge.start()
+        self._forges.start()
         home = self._settings.host.home
         publish_local_token(home, self._token, _loopback(self.agent.listening))
         self._watchdog.start()

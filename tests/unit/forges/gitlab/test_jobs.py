@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from smidr_ci.builds.model import BuildState
+from smidr_ci.builds.service import AGENT_STOPPED
 from smidr_ci.cancel import CancelLevel
 from smidr_ci.errors import FailureKind, HostError, LayerError
 from smidr_ci.forges.errors import ForgeError
@@ -402,6 +403,14 @@ def test_a_build_that_somebody_cancels_here_is_no_success(site: Site) -> None:
     site.wait_over(job)
     assert (job.state, job.failure_reason) == ("failed", "unknown_failure")
     assert "by bob" in plain(job)[-1]
+
+
+def test_a_build_that_was_stopped_with_the_agent_is_the_runners_fault(site: Site) -> None:
+    site.builds.at_submit = lambda build_id: site.builds.change(
+        build_id, state=BuildState.CANCELLED, cancel_reason=AGENT_STOPPED
+    )
+    job = site.run_job()
+    assert (job.state, job.failure_reason) == ("failed", "runner_system_failure")
 
 
 def test_79_file_variables_go_to_the_script_with_their_content(site: Site) -> None:
