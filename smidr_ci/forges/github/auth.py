@@ -159,12 +159,37 @@ class AppCredentials:
         return _Kept(Authorization(f"Bearer {token}", identity), until)
 
     def _ask_token(self, scope: Scope) -> Reply:
+        name = scope.repository.partition("/")[2]
+        reply = self._ask_token_for(scope, name)
+        if reply.status == 422 and name:
+            name = self._name_now(scope)
+            reply = self._ask_token_for(scope, name) if name else reply
+        return reply
+
+    def _ask_token_for(self, scope: Scope, name: str) -> Reply:
         number = self._installation(scope)
         wanted: dict[str, object] = {"permissions": dict(scope.permissions)}
-        if scope.repository:
-            wanted["repositories"] = [scope.repository.partition("/")[2]]
-        call = Call("POST", f"/app/installations/{number:d}/access_tokens", json=wanted)
-        return self._as_app(call)
+        if name:
+            wanted["repositories"] = [name]
+        path = f"/app/installations/{number:d}/access_tokens"
+        return self._as_app(Call("POST", path, json=wanted))
+
+    def _name_now(self, scope: Scope) -> str:
+        """What a repository is called after it was renamed; empty when it was not.
+
+        Tokens are asked for by name; only a call tells the new one, with a token that opens little.
+        """
+        number = self._installation(scope)
+        path = f"/app/installations/{number:d}/access_tokens"
+        reply = self._as_app(Call("POST", path, json={"permissions": {"metadata": "read"}}))
+        token = reply.object().get("token") if reply.is_success else None
+        if not isinstance(token, str):
+            return ""
+        authorization = Authorization(f"Bearer {token}", f"installation {number}")
+        found = self._sender.send(Call("GET", f"/repos/{scope.repository}"), authorization)
+        old = scope.repository.partition("/")[2]
+        name = str(found.object().get("name") or "") if found.is_success else ""
+        return name if name != old else ""
 
     def _installation(self, scope: Scope) -> int:
         known = self._installations.get(scope)

@@ -58,10 +58,10 @@ class CheckDeliverer:
         if delivery.kind != CHECK:
             raise GiveUp(f"nobody knows what a {printable(delivery.kind)[:60]} is")
         build_id = delivery.build_id or ""
+        chosen = delivery.payload.get("annotate")
         try:
             target = CheckTarget.from_plain(delivery.payload)
             view = self._view_of(build_id)
-            chosen = delivery.payload.get("annotate")
             if view.record.state.is_final and chosen is None:
                 return  # the delivery with the end is behind this one
             if self._is_app:
@@ -69,7 +69,10 @@ class CheckDeliverer:
             else:
                 self._bring_status(view, target)
         except ForgeError as error:
-            raise as_delivery_error(error) from error
+            told = as_delivery_error(error)
+            if isinstance(told, GiveUp) and chosen is not None:
+                self._over(build_id)
+            raise told from error
         except (TypeError, UsageError) as error:
             self._over(build_id)
             raise GiveUp(f"the build or its check is unknown: {error}") from error
@@ -88,10 +91,16 @@ class CheckDeliverer:
             number = self._create(record.build_id, target, _part(body, first, wanted, len(first)))
             if len(wanted) <= PER_REQUEST:
                 return
-        if wanted:
-            self._append(number, target, body, wanted)
-        else:
-            self._runs.update(target.repository, number, body)
+        try:
+            if wanted:
+                self._append(number, target, body, wanted)
+            else:
+                self._runs.update(target.repository, number, body)
+        except ForgeError as error:
+            if error.status == 404:  # gone: the next try looks for another, or makes one
+                with self._lock:
+                    self._numbers.pop(record.build_id, None)
+            raise
 
     def _append(
         self, number: int, target: CheckTarget, body: dict[str, Any], wanted: list[dict[str, Any]]

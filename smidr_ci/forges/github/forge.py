@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Final
 
 from smidr_ci.builds.model import BuildRecord
@@ -70,7 +71,10 @@ class GitHubForge:
             registration.tls_ca_file, registration.tls_cert_file, registration.tls_key_file
         )
         self.transport = Transport(tls, host.clock)
-        self.client = client_for(registration, clock=host.clock, transport=self.transport)
+        on_call = None if parts.on_call is None else partial(parts.on_call, "github")
+        self.client = client_for(
+            registration, clock=host.clock, transport=self.transport, on_call=on_call
+        )
         self.checks = CheckRuns(self.client)
         self.runs = WorkflowRuns(self.site, self.client)
         self.identity = IdentityTokens(

@@ -31,6 +31,7 @@ __all__ = ["HintHandler", "Parts"]
 log = logging.getLogger(__name__)
 
 _WRITERS: Final = frozenset({"admin", "maintain", "write"})
+_REFUSED: Final = frozenset({403, 404, 409, 410, 422})
 _BUSY: Final = frozenset({FailureKind.HOST, FailureKind.DISK, FailureKind.ENGINE})
 
 
@@ -64,6 +65,9 @@ class HintHandler:
         try:
             self._handle(Hint.from_plain(delivery.payload))
         except ForgeError as error:
+            # Hints behind it wait: what GitHub refuses now is not worth that.
+            if error.status in _REFUSED:
+                raise GiveUp(str(error)) from error
             raise as_delivery_error(error) from error
         except (RetryLater, GiveUp):
             raise

@@ -10,6 +10,7 @@ import json
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from typing import Any, Final
 from smidr_ci.clock import Clock
 from smidr_ci.errors import SmidrError
 from smidr_ci.files import make_private_dir, write_atomic
+from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.github.auth import APP
 from smidr_ci.forges.github.client import GitHubClient
 from smidr_ci.forges.github.events import Hint, hint_of
@@ -60,9 +62,10 @@ class MissedHooks:
                     continue
                 path = f"/app/hook/deliveries/{int(item['id']):d}/attempts"
                 call = Call("POST", path, is_repeatable=False)
-                self._client.send(call, APP, action="have a webhook sent again")
+                with _unless_refused():
+                    self._client.send(call, APP, action="have a webhook sent again")
+                    asked += 1
                 seen[guid] = True
-                asked += 1
                 self._save(seen)  # each once, whatever happens to the rest
             return asked
 
@@ -76,7 +79,8 @@ class MissedHooks:
                 if str(item.get("guid", "")) not in seen and item.get("event") != "ping"
             ]
             for item in reversed(fresh):
-                self._take(item)
+                with _unless_refused():
+                    self._take(item)
                 seen[str(item.get("guid", ""))] = True
                 self._save(seen)
             return len(fresh)
@@ -115,6 +119,17 @@ class MissedHooks:
             write_atomic(self._state_file, json.dumps(list(seen)[-_MOST_SEEN:]), mode=0o600)
         except OSError as error:
             log.warning("can't remember which webhooks were seen: %s", error)
+
+
+@contextmanager
+def _unless_refused() -> Iterator[None]:
+    """One delivery that GitHub no longer has must not keep the others from being seen to."""
+    try:
+        yield
+    except ForgeError as error:
+        if error.status not in {400, 404, 410, 422}:
+            raise
+        log.warning("passing over a webhook: %s", error)
 
 
 def _has_arrived(item: dict[str, Any]) -> bool:

@@ -12,7 +12,7 @@ from smidr_ci.forges.github.auth import APP, AppCredentials, Credentials, Scope,
 from smidr_ci.forges.github.client import GitHubClient
 from smidr_ci.forges.github.options import GitHubOptions
 from smidr_ci.forges.github.rates import Pause
-from smidr_ci.forges.github.sender import Sender
+from smidr_ci.forges.github.sender import OnCall, Sender
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.transport import Transport
 from smidr_ci.forges.gitlab.tls import TlsFiles
@@ -48,11 +48,14 @@ def client_for(
     clock: Clock | None = None,
     pause: Pause | None = None,
     transport: Transport | None = None,
+    on_call: OnCall | None = None,
 ) -> GitHubClient:
     """A client that speaks as this registration; raises `ConfigError` and `UsageError`."""
     options, site = GitHubOptions.of(registration), Site.of(registration.url)
     tls = TlsFiles(registration.tls_ca_file, registration.tls_cert_file, registration.tls_key_file)
-    sender = Sender(site.api, transport or Transport(tls, clock), clock=clock, pause=pause)
+    sender = Sender(
+        site.api, transport or Transport(tls, clock), clock=clock, pause=pause, on_call=on_call
+    )
     credentials: Credentials
     if options.app_key_file is not None:
         credentials = AppCredentials(options.app_id, options.app_key_file, sender)

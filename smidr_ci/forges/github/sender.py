@@ -6,8 +6,9 @@ import json
 import logging
 import platform
 import random
+import re
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlencode
@@ -19,13 +20,21 @@ from smidr_ci.forges.github.exchange import Call, Reply
 from smidr_ci.forges.github.rates import Pause, RateGate
 from smidr_ci.forges.github.transport import Transport
 
-__all__ = ["API_VERSION", "USER_AGENT", "Authorization", "Sender"]
+__all__ = ["API_VERSION", "USER_AGENT", "Authorization", "OnCall", "Sender"]
 
 log = logging.getLogger(__name__)
 
 API_VERSION: Final = "2022-11-28"
 USER_AGENT: Final = f"smidr-ci/{__version__} (python {platform.python_version()})"
 
+OnCall = Callable[[str, str], None]
+"""Hears of each exchange: name of the operation, status code or `unreachable`."""
+
+_REPOSITORY: Final = re.compile(r"^.*/repos/[^/]+/[^/]+/?")
+_KIND: Final = re.compile(
+    r"/?(actions|app|branches|check-runs|check-suites|collaborators|commits|"
+    r"installation|orgs|pulls|rate_limit|statuses)\b"
+)
 _ATTEMPTS: Final = 4
 _FIRST_WAIT_S: Final = 1.0
 _PASSING: Final = frozenset({408, 500, 502, 503, 504})
@@ -49,7 +58,9 @@ class Sender:
         *,
         clock: Clock | None = None,
         pause: Pause | None = None,
+        on_call: OnCall | None = None,
     ) -> None:
+        self._on_call = on_call or (lambda _operation, _outcome: None)
         self.api = api
         self.clock = clock or SystemClock()
         self._transport = transport
@@ -122,4 +133,17 @@ class Sender:
         if call.json is not None:
             headers["Content-Type"] = "application/json"
             body = json.dumps(call.json, ensure_ascii=False).encode("utf-8", "replace")
-        return self._transport.exchange(call.method, url, headers, body)
+        try:
+            reply = self._transport.exchange(call.method, url, headers, body)
+        except ForgeUnreachableError:
+            self._on_call(_operation(call), "unreachable")
+            raise
+        self._on_call(_operation(call), str(reply.status))
+        return reply
+
+
+def _operation(call: Call) -> str:
+    """Such as `post-check-runs`; nothing in it is a stranger's choice."""
+    path = _REPOSITORY.sub("/", call.path)
+    match = _KIND.match(path)
+    return f"{call.method.lower()}-{match[1] if match else 'repository'}"

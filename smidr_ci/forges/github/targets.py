@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -121,18 +122,20 @@ class CheckNames:
 
     def __init__(self, home: Home, registration: str) -> None:
         self._path = home.root / "github" / registration / "names.json"
+        self._lock = threading.Lock()
 
     def add(self, repository: str, name: str) -> None:
         """Remember a name; trouble with it costs the merge queue's early check only."""
-        known = self._load()
-        names = [name, *(item for item in known.pop(repository, []) if item != name)]
-        known = {repository: names[:_MOST_NAMES], **known}
-        kept = dict(list(known.items())[:_MOST_REPOSITORIES])
-        try:
-            make_private_dir(self._path.parent)
-            write_atomic(self._path, json.dumps(kept), mode=0o600)
-        except OSError as error:
-            log.warning("can't remember the name of a check: %s", error)
+        with self._lock:
+            known = self._load()
+            names = [name, *(item for item in known.pop(repository, []) if item != name)]
+            known = {repository: names[:_MOST_NAMES], **known}
+            kept = dict(list(known.items())[:_MOST_REPOSITORIES])
+            try:
+                make_private_dir(self._path.parent)
+                write_atomic(self._path, json.dumps(kept), mode=0o600)
+            except OSError as error:
+                log.warning("can't remember the name of a check: %s", error)
 
     def of(self, repository: str) -> tuple[str, ...]:
         """The names used last first."""

@@ -145,6 +145,9 @@ def _access_token(state: GitHubState, asked: Asked, number: str) -> Answer:
     if int(number) not in state.installations.values():
         return Answer(404, {"message": "Not Found"})
     body = asked.body or {}
+    old = {name.partition("/")[2] for name in state.renamed}
+    if old & set(body.get("repositories", ())):
+        return Answer(422, {"message": "There is at least one repository that does not exist"})
     state.token_requests.append(body)
     token = state.new_token(body.get("repositories", []), body.get("permissions", {}))
     expires = stamp(state.tokens[token].expires)
@@ -310,7 +313,7 @@ def _get_branch(state: GitHubState, _asked: Asked, repository: str, branch: str)
 @_route("GET", _REPOSITORY, "metadata:read")
 def _get_repository(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     made = {**template("full-repository"), "full_name": repository, "fork": False}
-    made["has_discussions"] = False
+    made |= {"has_discussions": False, "name": repository.partition("/")[2]}
     return Answer(200, {**made, "default_branch": state.default_branch})
 
 

@@ -386,6 +386,26 @@ def test_a_build_that_nobody_knows_is_given_up(bench: CheckBench, github: GitHub
     assert list(bench.targets.all()) == []
 
 
+def test_a_check_run_that_is_gone_is_made_again(bench: CheckBench, github: GitHubServer) -> None:
+    build_id = bench.build()
+    bench.wait_for(status="queued")
+    bench.settle()
+    with github.lock:
+        github.state.checks.clear()
+    bench.fail(build_id, 1)
+    bench.wait_for(status="completed", external_id=build_id)
+
+
+def test_a_commit_that_github_does_not_know_is_given_up(
+    bench: CheckBench, github: GitHubServer
+) -> None:
+    github.faults.append(Fault(POST, status=422, count=99))
+    build_id = bench.build()
+    bench.fail(build_id, 1)
+    bench.until(lambda: list(bench.targets.all()) == [])
+    assert sum(item.given_up for item in bench.outbox.status()) >= 1
+
+
 def test_a_damaged_target_is_passed_over(tmp_path: Path) -> None:
     targets = Targets(Home(tmp_path), "lab")
     targets.save("acme-1", TARGET)

@@ -18,7 +18,7 @@ from smidr_ci.forges.github.errors import RateLimitedError
 from smidr_ci.forges.github.exchange import Call
 from smidr_ci.forges.github.sender import Authorization, Sender
 from smidr_ci.forges.github.site import Site, is_repository_name
-from smidr_ci.forges.github.transport import Transport, masked, shown_url
+from smidr_ci.forges.github.transport import Limits, Transport, masked, shown_url
 from tests.fakes.github import openapi
 from tests.fakes.github.room import Room
 from tests.fakes.github.server import Fault, GitHubServer
@@ -222,28 +222,13 @@ def test_a_renamed_repository_is_followed_with_the_same_method(
     run = github.state.add_check("acme/new", {"name": "smidr", "head_sha": SHA})
     github.state.renamed["acme/bsp"] = "acme/new"
     client = room.app()
-    scope = Scope.of("", checks="write")
-    client.credentials = _Fixed(github)
     call = Call("PATCH", f"/repos/acme/bsp/check-runs/{run['id']}", json={"status": "in_progress"})
-    client.send(call, scope, action="change the check")
+    for _ in range(2):
+        client.send(call, CHECKS, action="change the check")
     assert run["status"] == "in_progress"
-
-
-class _Fixed:
-    """A token of everything."""
-
-    is_app = True
-
-    def __init__(self, github: GitHubServer) -> None:
-        self._token = github.state.new_token([], {"checks": "write"})
-
-    def authorize(self, scope: Scope) -> Authorization:
-        del scope
-        return Authorization(f"Bearer {self._token}", "fixed")
-
-    def refused(self, scope: Scope, authorization: Authorization) -> bool:
-        del scope, authorization
-        return False
+    last = github.state.token_requests[-1]
+    assert last == {"permissions": {"checks": "write"}, "repositories": ["new"]}
+    assert len(github.state.token_requests) == 2
 
 
 def test_every_call_says_who_we_are_and_which_version(room: Room, github: GitHubServer) -> None:
@@ -293,6 +278,32 @@ def test_an_ended_sender_calls_nobody(room: Room, github: GitHubServer) -> None:
     with pytest.raises(ForgeUnreachableError):
         look(client)
     assert github.requests == []
+
+
+def test_calls_are_counted_by_names_that_nobody_else_chooses(
+    room: Room, github: GitHubServer
+) -> None:
+    counted: list[tuple[str, str]] = []
+    transport = Transport(clock=room.clock, limits=Limits(connect_s=5, pause_s=5))
+    sender = Sender(
+        room.site.api,
+        transport,
+        clock=room.clock,
+        pause=room.pause,
+        on_call=lambda operation, outcome: counted.append((operation, outcome)),
+    )
+    token = Authorization(f"Bearer {github.state.new_token([], {'contents': 'read'})}", "x")
+    for path in ("/repos/acme/bsp/branches/app", "/repos/acme/bsp", "/rate_limit"):
+        sender.send(Call("GET", path), token)
+    github.is_down = True
+    with pytest.raises(ForgeUnreachableError):
+        sender.send(Call("POST", "/repos/app/app/check-runs", is_repeatable=False), token)
+    assert counted == [
+        ("get-branches", "404"),
+        ("get-repository", "403"),
+        ("get-rate_limit", "404"),
+        ("post-check-runs", "unreachable"),
+    ]
 
 
 def test_pages_are_read_to_the_last(room: Room, github: GitHubServer) -> None:

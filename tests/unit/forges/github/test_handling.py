@@ -239,6 +239,16 @@ def test_a_github_that_is_down_is_asked_again_later(desk: Desk, github: GitHubSe
         desk.see_to(hint(run, "rerequested"))
 
 
+@pytest.mark.parametrize("status", [403, 404, 410])
+def test_what_github_refuses_does_not_hold_other_hints_up(
+    desk: Desk, github: GitHubServer, status: int
+) -> None:
+    _, run = desk.built()
+    github.faults.append(Fault(r"GET .*/check-runs/\d+", status=status))
+    with pytest.raises(GiveUp):
+        desk.see_to(hint(run, "rerequested"))
+
+
 def test_what_nobody_understands_is_given_up(desk: Desk) -> None:
     run = {"id": 1}
     broken = hint(run)

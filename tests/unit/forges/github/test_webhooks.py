@@ -112,6 +112,18 @@ def test_a_redelivery_is_known_to_the_next_process_too(site: Site1) -> None:
     assert webhooks.receive(plain, body) == Receipt(200, "known")
 
 
+def test_an_answer_does_not_wait_for_what_is_done_with_it(site: Site1) -> None:
+    is_over = threading.Event()
+    site.receiver.prepare("github:lab:hook:acme/bsp:check_run", lambda _: is_over.wait(60))
+    site.outbox.start()
+    assert site.send(*hook("check_run", check_run())).status == 202
+    site.receiver.wait_for_tries(1)
+    assert site.send(*hook("check_run", check_run())).status == 202
+    assert site.receiver.arrived == []
+    is_over.set()
+    site.receiver.wait_for_arrivals(2)
+
+
 def test_one_changed_byte_is_refused_before_anything_is_read(site: Site1) -> None:
     headers, body = hook("check_run", check_run())
     for position in (0, len(body) // 2, len(body) - 1):
@@ -329,6 +341,20 @@ def test_without_a_port_deliveries_are_read_from_githubs_list(
     second = github.state.add_delivery("check_run", check_run())
     assert again.fetch() == 1
     assert [hint.guid for hint in taken] == [first["guid"], second["guid"]]
+
+
+def test_a_delivery_that_github_has_no_more_does_not_hold_the_others_up(
+    room: Room, github: GitHubServer
+) -> None:
+    github.state.add_delivery("check_run", check_run())
+    github.state.add_delivery("check_run", check_run())
+    github.faults.append(Fault(r"GET /app/hook/deliveries/\d+", status=404))
+    taken: list[Hint] = []
+    assert missed(room, taken).fetch() == 2
+    assert len(taken) == 1
+    github.faults.append(Fault(r"POST /app/hook/deliveries/\d+/attempts", status=422))
+    again = MissedHooks(room.app(), room.clock, taken.append, room.folder / "other.json")
+    assert again.redeliver() == 1
 
 
 def test_looks_that_change_nothing_are_conditional(room: Room, github: GitHubServer) -> None:
