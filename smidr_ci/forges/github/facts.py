@@ -50,4 +50,6 @@ class JobFacts:
     head_sha: str = ""
     """Where a check belongs: the head of the pull request, or the pushed commit."""
     pull_request: int = 0
+    job_id: int = 0
+    """The job's number, which is that of its own check run; 0 when it is not known."""
     actor: str = ""

@@ -84,6 +84,7 @@ class IdentityTokens:
             commits=frozenset({sha} if sha else ()),
             head_sha="" if event in PULL_REQUESTS else sha,
             pull_request=_pull_request_of(ref),
+            job_id=_number(claims.get("check_run_id")),
             actor=str(claims.get("actor", "")),
         )
 

@@ -67,7 +67,8 @@ class Rebuilds:
                 f"the sources of build {record.build_id} are not kept on this host",
                 hint="Run the workflow's job again.",
             )
-        path = f"/repos/{wish.repository}/actions/jobs/{int(match[2]):d}/rerun"
+        what = f"jobs/{int(match[3]):d}" if match[3] else f"runs/{int(match[2]):d}"
+        path = f"/repos/{wish.repository}/actions/{what}/rerun"
         scope = Scope.of(wish.repository, actions="write")
         call = Call("POST", path, is_repeatable=False)
         self._client.send(call, scope, action="run the job again")

@@ -21,9 +21,10 @@ __all__ = ["JOB_PAGE", "CheckNames", "CheckTarget", "Targets"]
 log = logging.getLogger(__name__)
 
 JOB_PAGE: Final = re.compile(
-    r"https?://[^/]+/([^/]+/[^/]+)/actions/runs/\d{1,19}/jobs?/(\d{1,19})", re.ASCII
+    r"https?://[^/]+/([^/]+/[^/]+)/actions/runs/(\d{1,19})(?:/jobs?/(\d{1,19}))?(?![\w/])",
+    re.ASCII,
 )
-"""The page of a job in Actions: repository and job."""
+"""The page of a run in Actions, or of a job: repository, run and job."""
 
 _SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _URL: Final = re.compile(r"https?://[A-Za-z0-9._~:/?#@!$&*+,;=%\[\]()'-]{1,2000}")

@@ -23,7 +23,7 @@ _ROOT = "urn:github"
 _BEYOND = re.compile(
     r"/orgs/[^/]+/installation"
     r"|/repos/[^/]+/[^/]+/collaborators/[^/]+/permission"
-    r"|/repos/[^/]+/[^/]+/actions/jobs/[^/]+/rerun"
+    r"|/repos/[^/]+/[^/]+/actions/(jobs|runs)/[^/]+/rerun"
     r"|/repos/[^/]+/[^/]+/branches/.+"
 )
 

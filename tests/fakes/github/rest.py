@@ -288,7 +288,7 @@ def _get_job(state: GitHubState, _asked: Asked, repository: str, number: str) ->
     return Answer(404, {"message": "Not Found"})
 
 
-@_route("POST", rf"{_REPOSITORY}/actions/jobs/(?P<number>\d+)/rerun", "actions:write")
+@_route("POST", rf"{_REPOSITORY}/actions/(?:jobs|runs)/(?P<number>\d+)/rerun", "actions:write")
 def _rerun_job(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     del repository
     state.reruns.append(int(number))

@@ -123,10 +123,11 @@ def test_a_check_whose_build_runs_is_not_built_again(desk: Desk) -> None:
     assert len(desk.bench.service.orders) == 1
 
 
+@pytest.mark.parametrize(("page", "number"), [("555/job/666", 666), ("555", 555)])
 def test_a_jobs_build_is_repeated_by_running_the_job_again(
-    desk: Desk, github: GitHubServer
+    desk: Desk, github: GitHubServer, page: str, number: int
 ) -> None:
-    page = "https://github.com/acme/bsp/actions/runs/555/job/666"
+    page = f"https://github.com/acme/bsp/actions/runs/{page}"
     build_id = desk.bench.build(replace(TARGET, details_url=page))
     desk.bench.wait_for(status="queued")
     record = desk.bench.service.store.get(build_id)
@@ -137,7 +138,7 @@ def test_a_jobs_build_is_repeated_by_running_the_job_again(
     assert [item["identifier"] for item in run["actions"]] == ["rebuild"]
     github.state.roles["alice"] = "write"
     desk.see_to(hint(run, identifier="rebuild"))
-    assert github.state.reruns == [666]
+    assert github.state.reruns == [number]
     assert len(desk.bench.service.orders) == 1
 
 
