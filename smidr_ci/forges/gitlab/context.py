@@ -14,7 +14,7 @@ from smidr_ci.forges.gitlab.payload import Job, Variable
 from smidr_ci.forges.gitlab.variables import JobVariables, expand
 from smidr_ci.forges.registration import Registration, short_token
 
-__all__ = ["JobContext", "context_of"]
+__all__ = ["CONTAINER_DIRECTORY", "JobContext", "context_of"]
 
 CONTAINER_DIRECTORY: Final = Path("/smidr/src")
 """Where lines of a script find the checkout."""

@@ -14,6 +14,7 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.forges.gitlab.checkout import untracked_files
 from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.context import CONTAINER_DIRECTORY
 from smidr_ci.forges.gitlab.jobpage import page_of
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
@@ -115,7 +116,7 @@ class JobUploads:
         cancel: CancelToken,
         log: JobLog,
     ) -> Uploader:
-        variables = {**expand(job.variables), "CI_PROJECT_DIR": str(directory)}
+        variables = {**expand(job.variables), "CI_PROJECT_DIR": str(CONTAINER_DIRECTORY)}
         return Uploader(
             client=self.client,
             job=job,
@@ -124,7 +125,7 @@ class JobUploads:
             scratch=scratch,
             say=log,
             cancel=cancel,
-            expand=lambda text: expand_text(text, variables),
+            expand=lambda text: _on_host(expand_text(text, variables), directory),
             untracked=lambda: untracked_files(
                 directory, self.git, cancel, object_format=job.git_info.object_format
             ),
@@ -133,3 +134,10 @@ class JobUploads:
             patience_s=self.patience_s,
             pause=self.pause,
         )
+
+
+def _on_host(text: str, directory: Path) -> str:
+    """A path as the job's lines see it becomes the one here; any other text stays."""
+    inside = str(CONTAINER_DIRECTORY)
+    is_inside = text == inside or text.startswith(f"{inside}/")
+    return f"{directory}{text.removeprefix(inside)}" if is_inside else text

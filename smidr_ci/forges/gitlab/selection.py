@@ -102,7 +102,7 @@ def select(
         found = excluded.filter(_find(tree, text, warn))
         if found is None:
             continue
-        _tell(text, len(found), root, warn, note)
+        _tell(text, len(found), warn, note)
         chosen |= dict.fromkeys(found)
     others = list(untracked)
     if others:
@@ -134,15 +134,13 @@ class _Excluded:
         return False
 
 
-def _tell(
-    text: str, count: int, root: Path, warn: Callable[[str], None], note: Callable[[str], None]
-) -> None:
+def _tell(text: str, count: int, warn: Callable[[str], None], note: Callable[[str], None]) -> None:
     if count:
         note(f"{text}: found {count} matching artifact files and directories")
     else:
         warn(
             f"{text}: no matching files. Ensure that the artifact path is relative to the"
-            f" working directory ({root})"
+            " project's directory"
         )
 
 

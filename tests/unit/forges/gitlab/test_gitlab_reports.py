@@ -265,6 +265,20 @@ def test_a_job_without_a_build_uploads_its_own_files(
     assert log.text.count("no matching files") == 3
 
 
+def test_a_path_is_found_as_the_lines_of_the_job_know_it(
+    server: ArtifactServer, tmp_path: Path
+) -> None:
+    (tmp_path / "job/project").mkdir(parents=True)
+    (tmp_path / "job/project/own").write_text("own")
+    own = Artifact(paths=("$OUT",), when="always")
+    variables = (Variable("OUT", "/smidr/src/own"),)
+    log = upload(
+        server, tmp_path, replace(JOB, artifacts=(own,), variables=variables), Outcome(True)
+    )
+    assert zipfile.ZipFile(io.BytesIO(server.uploads[0].content)).namelist() == ["own"]
+    assert str(tmp_path) not in log.text
+
+
 def test_nothing_to_upload_is_no_section(server: ArtifactServer, tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     log = upload(server, tmp_path, replace(JOB, artifacts=()), Outcome(succeeded=True))
