@@ -125,7 +125,7 @@ class JobUploads:
             scratch=scratch,
             say=log,
             cancel=cancel,
-            expand=lambda text: _on_host(expand_text(text, variables), directory),
+            expand=lambda text: _in_project(expand_text(text, variables)),
             untracked=lambda: untracked_files(
                 directory, self.git, cancel, object_format=job.git_info.object_format
             ),
@@ -136,8 +136,8 @@ class JobUploads:
         )
 
 
-def _on_host(text: str, directory: Path) -> str:
-    """A path as the job's lines see it becomes the one here; any other text stays."""
+def _in_project(text: str) -> str:
+    """A path as the job's lines see it becomes relative to the project; any other text stays."""
     inside = str(CONTAINER_DIRECTORY)
     is_inside = text == inside or text.startswith(f"{inside}/")
-    return f"{directory}{text.removeprefix(inside)}" if is_inside else text
+    return text.removeprefix(inside).lstrip("/") or "." if is_inside else text
