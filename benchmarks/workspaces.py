@@ -4,7 +4,7 @@
 
 `hello` and `generated` (900 more recipes): a rebuild with nothing to do, and one after a change of
 one recipe. `oe-core`: the same with OE-Core, for SMIDR_TEST_OE_CORE and SMIDR_TEST_BITBAKE that
-name checkouts. `disk`: three machines of one project on one host, against three directories that
+name checkouts. `disk`: three variants of one project on one host, against three directories that
 share nothing.
 
 A figure is a median of rounds in which all contenders take turns, with the range beside it. smidr's
@@ -40,7 +40,12 @@ from smidr_ci.workspaces.removal import disk_usage
 
 __all__ = ["Options", "main", "measure"]
 
-_MACHINES: Final = ("hello-x86", "hello-pc", "hello-arm64")
+_VARIANTS: Final = {
+    "x86": ("hello-x86", ""),
+    "pc": ("hello-pc", ""),
+    "debug": ("hello-x86", "local_conf: 'CFLAGS:append = \" -g\"'\n"),
+}
+"""Name of a config: its machine, and more of it."""
 _LAYER: Final = "/smidr/layers/meta-hello"
 _RECIPE: Final = "recipes/hello/hello_1.0.bb"
 _BITBAKE: Final = "bitbake, kept directory"
@@ -231,33 +236,35 @@ def _rows(what: str, options: Options, scene: Scene) -> Iterator[Comparison]:
 
 
 def _disk(options: Options) -> Iterator[Comparison]:
-    """What three machines take on one host, and on three that share nothing."""
+    """What three variants take on one host, and in three directories that share nothing."""
+    alone = [_bytes_of(options, f"alone-{name}", "warm", (name,)) for name in _VARIANTS]
+    baseline = Samples((sum(alone) / 1e6,))
     for mode in ("fresh", "warm"):
-        shared = _home_of_variants(options, f"disk-{mode}", mode, _MACHINES)
-        apart = [
-            _home_of_variants(options, f"disk-{mode}-{machine}", "warm", (machine,))
-            for machine in _MACHINES
-        ]
-        what = f"MB of three machines, {mode} workspaces"
-        baseline, found = Samples((sum(apart) / 1e6,)), Samples((shared / 1e6,))
+        found = Samples((_bytes_of(options, f"shared-{mode}", mode, tuple(_VARIANTS)) / 1e6,))
         goal = Goal(at_most_ratio=_DISK_PERCENT / 100)
+        what = f"MB of three variants, {mode} workspaces"
         yield Comparison(what, "three directories", baseline, found, goal)
 
 
-def _home_of_variants(options: Options, name: str, mode: str, machines: tuple[str, ...]) -> int:
-    """Bytes of layers, caches and workspaces after a build for each machine."""
-    site = hello_site(options.work / name, name, bitbake=options.bitbake)
+def _bytes_of(options: Options, name: str, mode: str, variants: tuple[str, ...]) -> int:
+    """Bytes of layers, caches and workspaces after a build of each variant in one home."""
+    work = options.work / name
+    site = hello_site(work, name, bitbake=options.bitbake, base_image=options.base_image)
     site.home.mkdir(exist_ok=True)
     settings = f"workspaces: {{mode: {mode}}}\n"
     (site.home / "agent.yaml").write_text(settings, encoding="utf-8")
     text = (site.folder / "smidr.yaml").read_text(encoding="utf-8")
-    for machine in machines:
-        config = site.folder / f"{machine}.yaml"
-        config.write_text(text.replace("hello-x86 ", f"{machine} "), encoding="utf-8")
+    for variant in variants:
+        machine, more = _VARIANTS[variant]
+        config = site.folder / f"{variant}.yaml"
+        config.write_text(text.replace("hello-x86 ", f"{machine} ") + more, encoding="utf-8")
         site.build("-c", config.name)
-    time.sleep(1)  # what goes is deleted in the background
+    while list(site.home.glob("workspaces/*/.deleting-*")):
+        time.sleep(0.1)  # in the background
     folders = ("layers", "downloads", "sstate-cache", "parse-cache", "workspaces")
-    return sum(disk_usage(site.home / folder) for folder in folders)
+    sizes = {folder: disk_usage(site.home / folder) for folder in folders}
+    _note(f"{name}: " + ", ".join(f"{key} {size / 1e6:.1f}" for key, size in sizes.items()))
+    return sum(sizes.values())
 
 
 _PARTS: Final[dict[str, Callable[[Options], Iterator[Comparison | Bound]]]] = {
