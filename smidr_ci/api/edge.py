@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
 from smidr_ci.api.addresses import Endpoint, Listening
+from smidr_ci.api.github_steps import GitHubSteps
 from smidr_ci.api.grpc.listeners import TcpListener, UnixListener
 from smidr_ci.api.grpc.server import GrpcServer
 from smidr_ci.api.health import Health
@@ -43,6 +44,7 @@ class Edge:
     metrics: Callable[[], bytes]
     listening: Listening
     webhooks: Webhooks | None = None
+    github_steps: GitHubSteps | None = None
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -85,6 +87,7 @@ class Edge:
             self.health,
             self.metrics,
             webhooks=self.webhooks,
+            github_steps=self.github_steps,
         )
         http = HttpServer(app, listeners)
         tls = self.listening.tls

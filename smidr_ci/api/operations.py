@@ -91,17 +91,21 @@ class Operations:
         caller.require(Scope.READ)
         return self._agent.status()
 
-    def start(self, caller: Caller, request: StartRequest) -> BuildRecord:
+    def start(
+        self, caller: Caller, request: StartRequest, *, private_cache_key: str = ""
+    ) -> BuildRecord:
         """Queue a build; its record is on disk when this returns.
 
         Only a local caller may name a directory of this host; all others' builds are confined to
-        their bundle. Raises `UsageError`, `TooLargeError`, `ConfigError` or `BusyError`.
+        their bundle. The key is for untrusted ones, see `Order`. Raises `UsageError`,
+        `TooLargeError`, `ConfigError` or `BusyError`.
         """
         caller.require(Scope.BUILD)
         check_start_request(request)
         if request.directory is not None:
             directory = _directory_of(caller, request.directory)
             order = _order(caller, request, directory, is_confined=False)
+            order = replace(order, private_cache_key=private_cache_key)
             return _shown(self._agent.submit(order))
         source = self._receive_bundle(request.bundle)
         try:

@@ -28,6 +28,7 @@ from smidr_ci.agent.systemd import Notifier, Watchdog
 from smidr_ci.api.addresses import Listening, endpoint_of, plan_listening
 from smidr_ci.api.bundles import receive_bundle, sweep_incoming
 from smidr_ci.api.edge import Edge
+from smidr_ci.api.github_steps import GitHubSteps
 from smidr_ci.api.health import Health
 from smidr_ci.api.listen import take_agent_lock
 from smidr_ci.api.local_token import make_local_token, publish_local_token, withdraw_local_token
@@ -123,13 +124,15 @@ class _Process:
         self.agent.registrations = self._forges.status
         self.agent.is_needed = lambda: self._forges.is_busy
         self._watchdog = Watchdog(notifier, self.agent.is_alive)
+        operations = self._operations()
         self._edge = Edge(
             host.home,
-            self._operations(),
+            operations,
             Security(TokenStore(database), host.agent.api, os.getuid(), local_token=self._token),
             Health(self.agent, host.store, self._reach_engine),
             self._metrics.render,
             listening,
+            github_steps=GitHubSteps(operations, self._forges.github_for),
         )
 
     def start(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any, Self
 from smidr_ci.api.addresses import Endpoint
 from smidr_ci.api.bundles import receive_bundle
 from smidr_ci.api.callers import Caller, Scope
+from smidr_ci.api.github_steps import GitHubSteps
 from smidr_ci.api.health import Health
 from smidr_ci.api.http.app import make_app
 from smidr_ci.api.http.connection import Listener, Patience
@@ -142,9 +143,11 @@ class HttpAgent:
         max_waiting: int = 128,
         settings: Api | None = None,
         webhooks: Webhooks | None = None,
+        github_steps: GitHubSteps | None = None,
     ) -> None:
         self.home = home
         self._webhooks = webhooks
+        self._github_steps = github_steps
         settings = settings or Api()
         self._tls = load_server_tls(settings, datetime.now(UTC))
         self.agent = QuietAgent(home)
@@ -182,6 +185,7 @@ class HttpAgent:
             patience=self._patience,
             limits=self._limits,
             webhooks=self._webhooks,
+            github_steps=self._github_steps,
         )
         self.server = HttpServer(self.app, listeners, self._patience, max_waiting=self._max_waiting)
         self._thread.start()

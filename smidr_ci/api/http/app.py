@@ -12,9 +12,10 @@ from fastapi.security import HTTPBearer
 from starlette.types import ASGIApp
 
 from smidr_ci import __version__
+from smidr_ci.api.github_steps import GitHubSteps
 from smidr_ci.api.growth import LogTails, ViewTails
 from smidr_ci.api.health import Health
-from smidr_ci.api.http import agent_routes, build_routes, file_routes, webhook_routes
+from smidr_ci.api.http import agent_routes, build_routes, file_routes, step_routes, webhook_routes
 from smidr_ci.api.http.connection import Patience
 from smidr_ci.api.http.errors import install
 from smidr_ci.api.http.guard import Access, Guard, Limits
@@ -46,7 +47,7 @@ _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
 }
 
 
-def make_app(
+def make_app(  # noqa: PLR0913 - the parts of an agent, by name
     operations: Operations,
     access: Access,
     pool: Executor,
@@ -56,6 +57,7 @@ def make_app(
     patience: Patience | None = None,
     limits: Limits | None = None,
     webhooks: Webhooks | None = None,
+    github_steps: GitHubSteps | None = None,
 ) -> ASGIApp:
     """The app with its guard. `pool` runs what blocks; `metrics` renders Prometheus' text."""
     api = FastAPI(
@@ -83,6 +85,9 @@ def make_app(
     if webhooks is not None:
         api.state.webhooks = webhooks
         api.include_router(webhook_routes.router)
+    if github_steps is not None:
+        api.state.github_steps = github_steps
+        api.include_router(step_routes.router, dependencies=bearer)
     install(api)
     return Guard(api, access, pool, patience, limits)
 

@@ -37,6 +37,7 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 """What anybody may read: it says nothing of any build."""
 WEBHOOK_PATH: Final = "/webhooks/github"
 """Where anybody may send to: whoever takes it looks at its signature first."""
+_ORDERS: Final = frozenset({"/api/v1/builds", "/api/v1/github/steps", "/start_build"})
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
@@ -160,7 +161,7 @@ class Guard:
             del self._running_of[name]
 
     async def _with_body(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_order = scope["method"] == "POST" and scope["path"] in {"/api/v1/builds", "/start_build"}
+        is_order = scope["method"] == "POST" and scope["path"] in _ORDERS
         limit = self._limits.max_order_bytes if is_order else self._limits.max_body_bytes
         if scope["path"] == WEBHOOK_PATH:
             limit = self._limits.max_webhook_bytes
