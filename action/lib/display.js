@@ -12,6 +12,7 @@ class Display {
     this._shown = '';
     this._waitingFor = '';
     this._view = null;
+    this._later = [];
     this._timer = setInterval(() => this._speakUp(quietMs), Math.min(LOOK_MS, quietMs));
     this._timer.unref();
   }
@@ -27,7 +28,10 @@ class Display {
       this._log.text(`waiting: ${view.waiting_for}`);
     }
     this._waitingFor = view.waiting_for;
-    for (const note of view.notes) this._log.text(note.text);
+    for (const { text } of view.notes) {
+      if (stage in TITLES) this._log.text(text);
+      else this._later.push(text);
+    }
   }
 
   log(text) {
@@ -42,6 +46,7 @@ class Display {
   close() {
     clearInterval(this._timer);
     this._log.endGroup();
+    for (const text of this._later) this._log.text(text);
   }
 
   _group(stage) {

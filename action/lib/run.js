@@ -11,6 +11,7 @@ const { findAgent } = require('./find');
 const { follow } = require('./follow');
 const { readInputs } = require('./inputs');
 const { isStranger } = require('./event');
+const { claimOf } = require('./identity');
 const { orderFor } = require('./order');
 const { CANCELLED, tell } = require('./outcome');
 const { Patience, Stop } = require('./patience');
@@ -51,7 +52,7 @@ async function step(env, log, stop) {
   const isUntrusted = isStranger(env, inputs.workspace);
   const order = orderFor(inputs, env, isUntrusted);
   if (isUntrusted) log.text('The code is a stranger\'s: it is built with private caches, and without secrets.');
-  const { agent, buildId } = await ordered(order, { env, log, files, stop });
+  const { agent, buildId } = await ordered(order, { env, inputs, log, files, stop });
   if (!buildId) return CANCELLED;
   const record = await watched(agent, buildId, { env, log, stop });
   if (!record) return CANCELLED;
@@ -75,13 +76,14 @@ function checkPlace(env) {
 }
 
 /** An agent, and the id of the build that it took; empty when the step was cancelled before. */
-async function ordered(order, { env, log, files, stop }) {
+async function ordered(order, { env, inputs, log, files, stop }) {
+  const claim = await claimOf(env, inputs, log);
   const patience = new Patience(reconnectMs(env), stop, (error) => log.text(`smidr: waiting: ${error.message}`));
   while (!stop.level) {
     const agent = (await findAgent(env, stop)) || (await beginPrivateAgent(env, log, files, stop));
     if (!agent || stop.level) break;
     try {
-      const record = await agent.ask('POST', '/builds', { body: order, timeoutMs: START_MS });
+      const record = await judged(agent, order, claim, log);
       files.saveState('build', record.build_id);
       files.saveState('socket', agent.socket);
       files.setOutput('build-id', record.build_id);
@@ -96,6 +98,20 @@ async function ordered(order, { env, log, files, stop }) {
   }
   log.text('Cancelled before the build was ordered.');
   return { agent: null, buildId: '' };
+}
+
+/** Order it as a step, for which GitHub says how far it is trusted; its record. */
+async function judged(agent, order, claim, log) {
+  try {
+    const body = { build: order, step: claim };
+    const { build, reason } = await agent.ask('POST', '/github/steps', { body, timeoutMs: START_MS });
+    log.text(`The build is ${build.trust}: ${reason}.`);
+    return build;
+  } catch (error) {
+    // No registration serves this repository: the host trusts its own user's orders.
+    if (!(error instanceof AgentError && [404, 405].includes(error.status))) throw error;
+    return agent.ask('POST', '/builds', { body: order, timeoutMs: START_MS });
+  }
 }
 
 /** The agent may have the order or not: another one could build the same twice. */

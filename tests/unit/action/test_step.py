@@ -297,7 +297,9 @@ def test_lines_come_once_over_restarts_of_the_agent(workspace: Workspace, home: 
             step.wait_for(f"life {life} line 499")
             if life == 3:
                 served.agent.finish(build_id)
-                result = step.result()
+                step.process.wait(60)
+    assert step is not None
+    result = step.result()
     joined = "\n".join(expected).replace("cut \nlife", "cut life").splitlines()
     assert result.code == 0
     assert [line for line in result.commands.shown if "life" in line] == [
