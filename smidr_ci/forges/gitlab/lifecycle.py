@@ -9,6 +9,7 @@ from typing import Final
 
 from smidr_ci import __version__
 from smidr_ci.builds.model import BuildState
+from smidr_ci.errors import SmidrError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.answers import Verdict
 from smidr_ci.forges.gitlab.client import RunnerClient
@@ -81,7 +82,10 @@ class JobRun:
         progress = self.progress
         if progress.phase is not Phase.BUILD or not progress.build_id:
             return True
-        view = self._workshop.builds.view(progress.build_id)
+        try:
+            view = self._workshop.builds.view(progress.build_id)
+        except SmidrError:
+            return True  # the job itself will say what is wrong
         return view.record.state is not BuildState.QUEUED
 
     @property

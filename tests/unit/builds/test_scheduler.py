@@ -444,3 +444,24 @@ def test_ten_thousand_queued_builds_do_not_slow_the_next_one(customers: int) -> 
     per_build = (time.perf_counter() - began) / len(taken)
     assert taken == [f"customer{number % customers}-{number}" for number in range(64)]
     assert per_build < 0.25  # a few milliseconds; the rest is for a busy machine
+
+
+def test_one_more_build_is_refused_while_others_fill_the_slots() -> None:
+    line = scheduler(policy(builds=2))
+    assert line.refusal(0) is None
+    assert line.refusal(1) is None
+    assert line.refusal(2) == "all 2 slots are taken"
+    queue(line, "acme-1", "acme-2")  # one runs, one waits for it
+    assert started(line) == ["acme-1"]
+    assert line.refusal(0) == "all 2 slots are taken"
+    line.finished("acme-1")
+    assert line.refusal(0) is None
+
+
+def test_one_more_build_is_refused_by_the_host_and_by_a_drain() -> None:
+    admission = FakeAdmission("only 1 GiB is free")
+    line = scheduler(policy(builds=1), admission)
+    assert line.refusal(0) == "only 1 GiB is free"
+    assert line.refusal(1) == "the only slot is taken"
+    line.drain()
+    assert "drains" in (line.refusal(0) or "")
