@@ -28,7 +28,10 @@ __all__ = ["Forges"]
 _log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 3.0
-_ASSEMBLIES: Final = {"gitlab": "smidr_ci.forges.gitlab.assembly"}
+_ASSEMBLIES: Final = {
+    "github": "smidr_ci.forges.github.assembly",
+    "gitlab": "smidr_ci.forges.gitlab.assembly",
+}
 """Modules with `make_runner` and `make_deliverers`; imported when there is a registration."""
 
 

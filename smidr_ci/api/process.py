@@ -44,6 +44,8 @@ from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.upkeep import trim_history
 from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import load_agent
+from smidr_ci.forges.github.options import hooks_of
+from smidr_ci.forges.github.webhooks import Webhooks
 from smidr_ci.home import Home
 
 __all__ = ["run_agent"]
@@ -132,6 +134,7 @@ class _Process:
             Health(self.agent, host.store, self._reach_engine),
             self._metrics.render,
             listening,
+            webhooks=Webhooks(hooks_of(host.home), self._outbox),
             github_steps=GitHubSteps(operations, self._forges.github_for),
         )
 
