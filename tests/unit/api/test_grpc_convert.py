@@ -21,6 +21,7 @@ from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.views import plain
 from smidr_ci.diagnosis.model import Category, Consequence, ExcerptLine, Finding, Severity
 from smidr_ci.errors import FailureKind, HostError
+from smidr_ci.forges.status import RegistrationStatus
 from smidr_ci.trust import Trust
 from tests.fakes.build_service import a_record
 
@@ -95,7 +96,9 @@ PROGRESS = frozen(
     failures=some(frozen(TaskFailure)),
 )
 VIEWS = frozen(BuildView, record=RECORDS, progress=st.none() | PROGRESS, notes=some(frozen(Note)))
-STATUSES = frozen(AgentStatus, outbox=some(frozen(OutboxStatus)))
+STATUSES = frozen(
+    AgentStatus, outbox=some(frozen(OutboxStatus)), registrations=some(frozen(RegistrationStatus))
+)
 
 
 @given(RECORDS)
