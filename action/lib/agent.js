@@ -34,6 +34,11 @@ class Agent {
     return this._send('GET', `${ROOT}${place}?${listed}`, {});
   }
 
+  /** The same for a request with a body. */
+  post(place, body) {
+    return this._send('POST', ROOT + place, { body });
+  }
+
   /** What keeps builds from starting; empty when nothing does. */
   async problems() {
     const answer = await this._send('GET', '/readyz', { isFine: (status) => status === 503 });

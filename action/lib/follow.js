@@ -117,4 +117,4 @@ async function* jsonLines(chunks) {
   }
 }
 
-module.exports = { follow };
+module.exports = { follow, jsonLines };

@@ -29,13 +29,19 @@ function tell({ record, artifacts, summary, inputs, env, log, files }) {
 function imagesOf(artifacts, inputs) {
   const found = [];
   let size = 0;
-  for (const { path: name } of artifacts.artifacts) {
-    const isChosen = !inputs.artifacts.length || inputs.artifacts.some(({ regexp }) => regexp.test(name));
+  for (const name of chosenOf(artifacts, inputs)) {
     const place = path.join(artifacts.directory || '', name);
     size += Buffer.byteLength(place) + 4;
-    if (isChosen && size <= MOST_IMAGES_BYTES) found.push(place);
+    if (size <= MOST_IMAGES_BYTES) found.push(place);
   }
   return found;
+}
+
+/** The artifacts that the input chooses, as the agent lists them. */
+function chosenOf(artifacts, inputs) {
+  const names = artifacts.artifacts.map((artifact) => artifact.path);
+  if (!inputs.artifacts.length) return names;
+  return names.filter((name) => inputs.artifacts.some(({ regexp }) => regexp.test(name)));
 }
 
 function showArtifacts(log, artifacts, images) {
@@ -87,4 +93,4 @@ function warningsOf(record) {
   return Math.max(told, found);
 }
 
-module.exports = { CANCELLED, reuseOf, tell };
+module.exports = { CANCELLED, chosenOf, reuseOf, tell };

@@ -13,9 +13,10 @@ const { readInputs } = require('./inputs');
 const { isStranger } = require('./event');
 const { claimOf } = require('./identity');
 const { orderFor } = require('./order');
-const { CANCELLED, tell } = require('./outcome');
+const { CANCELLED, chosenOf, tell } = require('./outcome');
 const { Patience, Stop } = require('./patience');
 const { beginPrivateAgent, dismiss } = require('./private-agent');
+const { upload } = require('./upload');
 
 const RECONNECT_MS = 600_000;
 const START_MS = 300_000;
@@ -59,7 +60,9 @@ async function step(env, log, stop) {
   files.saveState('over', 'true');
   const { artifacts, summary } = await remains(agent, record, log);
   const code = tell({ record, artifacts, summary, inputs, env, log, files });
-  if (inputs.upload && code === 0) tellOfUpload(log, artifacts);
+  if (inputs.upload && record.state === 'completed') {
+    await upload(agent, record, chosenOf(artifacts, inputs), { env, log });
+  }
   if (agent.isPrivate) await dismiss(agent);
   return code;
 }
@@ -152,14 +155,6 @@ async function remains(agent, record, log) {
   const artifacts = await having(agent.ask('GET', `${place}/artifacts`), NOTHING);
   const summary = await having(agent.text(`${place}/summary`), '');
   return { artifacts, summary };
-}
-
-function tellOfUpload(log, artifacts) {
-  log.annotate(
-    'warning',
-    { title: 'smidr: input upload' },
-    `Nothing was uploaded: this version leaves that to actions/upload-artifact. The files are in ${artifacts.directory}`,
-  );
 }
 
 function reconnectMs(env) {

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from smidr_ci.api.callers import Caller
+from smidr_ci.api.callers import Caller, Scope
 from smidr_ci.api.client import StartRequest
 from smidr_ci.api.operations import Operations
 from smidr_ci.builds.model import BuildRecord
+from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import ForbiddenError, NotFoundError, UsageError
 from smidr_ci.files import open_untrusted
 from smidr_ci.trust import Trust
 
 if TYPE_CHECKING:  # an agent without a registration needs nothing of GitHub's
+    from smidr_ci.forges.github.artifact_uploads import UploadReport
     from smidr_ci.forges.github.facts import JobFacts
     from smidr_ci.forges.github.forge import GitHubForge
     from smidr_ci.forges.github.targets import CheckTarget
 
-__all__ = ["GitHubSteps", "StartedStep", "StepClaim"]
+__all__ = ["GitHubSteps", "StartedStep", "StepClaim", "UploadClaim"]
 
 _SHA: Final = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _REF: Final = re.compile(r"ref: (refs/heads/[A-Za-z0-9._/+-]{1,200})")
@@ -41,6 +43,19 @@ class StepClaim:
     workspace: Path
     id_token: str = ""
     """The job's identity token (OpenID Connect), for the audience `smidr`."""
+
+
+@dataclass(frozen=True)
+class UploadClaim:
+    """Which artifacts go to which run; the token is the run's own and is kept nowhere."""
+
+    server_url: str
+    repository: str
+    build_id: str
+    paths: frozenset[str]
+    """As the list of the build's artifacts has them."""
+    runtime_token: str = field(repr=False)
+    results_url: str
 
 
 @dataclass(frozen=True)
@@ -70,17 +85,41 @@ class GitHubSteps:
             raise UsageError("a step's build is of a directory on the agent's host")
         if not request.directory.is_relative_to(claim.workspace):
             raise UsageError("the config is not in the step's workspace")
-        forge = self._forge_for(claim.server_url, claim.repository)
-        if forge is None:
-            raise NotFoundError(
-                f"no registration of this agent serves {claim.repository[:200]!r}",
-                hint="smidr runner register --forge github",
-            )
+        forge = self._served_by(claim.server_url, claim.repository)
         facts = _facts_of(forge, claim.id_token)
         if facts is None:
             started = self._operations.start(caller, replace(request, is_untrusted=True))
             return StartedStep(started, _UNKNOWN)
         return self._judged(caller, request, claim, forge, facts)
+
+    def upload(
+        self, caller: Caller, wanted: UploadClaim, cancel: CancelToken, say: Callable[[str], None]
+    ) -> UploadReport:
+        """Upload chosen artifacts of a build to the job's run; `say` hears of each.
+
+        Trouble with a file is a warning of the report. Raises `NotFoundError` as `start` does,
+        `ForgeError` when GitHub takes none at all, and `CancelledError`.
+        """
+        if not caller.is_local:
+            raise UsageError("a step's artifacts are uploaded for a step on this host")
+        caller.require(Scope.BUILD)
+        forge = self._served_by(wanted.server_url, wanted.repository)
+        folder = Path(self._operations.artifacts_directory(caller, wanted.build_id))
+        kept = self._operations.artifacts(caller, wanted.build_id)
+        chosen = [item for item in kept if item.path in wanted.paths]
+        uploads = forge.uploads(
+            wanted.runtime_token, wanted.results_url, wanted.build_id, cancel, say
+        )
+        return uploads.run(folder, chosen)
+
+    def _served_by(self, server_url: str, repository: str) -> GitHubForge:
+        forge = self._forge_for(server_url, repository)
+        if forge is None:
+            raise NotFoundError(
+                f"no registration of this agent serves {repository[:200]!r}",
+                hint="smidr runner register --forge github",
+            )
+        return forge
 
     def _judged(
         self,

@@ -147,7 +147,7 @@ class HttpAgent:
     ) -> None:
         self.home = home
         self._webhooks = webhooks
-        self._github_steps = github_steps
+        self.github_steps = github_steps
         settings = settings or Api()
         self._tls = load_server_tls(settings, datetime.now(UTC))
         self.agent = QuietAgent(home)
@@ -185,7 +185,7 @@ class HttpAgent:
             patience=self._patience,
             limits=self._limits,
             webhooks=self._webhooks,
-            github_steps=self._github_steps,
+            github_steps=self.github_steps,
         )
         self.server = HttpServer(self.app, listeners, self._patience, max_waiting=self._max_waiting)
         self._thread.start()

@@ -37,7 +37,9 @@ OPEN_PATHS: Final = frozenset({"/healthz", "/readyz", "/api/v1/openapi.json"})
 """What anybody may read: it says nothing of any build."""
 WEBHOOK_PATH: Final = "/webhooks/github"
 """Where anybody may send to: whoever takes it looks at its signature first."""
-_ORDERS: Final = frozenset({"/api/v1/builds", "/api/v1/github/steps", "/start_build"})
+_ORDERS: Final = frozenset(
+    {"/api/v1/builds", "/api/v1/github/steps", "/api/v1/github/uploads", "/start_build"}
+)
 _SECURITY_HEADERS: Final = (
     (b"x-content-type-options", b"nosniff"),
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'; sandbox"),
