@@ -13,6 +13,7 @@ import click
 from smidr_ci.builds.views import plain
 from smidr_ci.cli.connection import Connection
 from smidr_ci.cli.daemon import start_options
+from smidr_ci.cli.github_registering import github_options, register_github, verify_github
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import local_time, print_columns, print_json
 from smidr_ci.cli.registering import VARIABLE, wanted_registration
@@ -28,7 +29,7 @@ _File = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=Tru
 
 @click.group()
 def runner() -> None:
-    """Take jobs from GitLab: register this host, and see to its registrations.
+    """Work for GitLab or GitHub: register this host, and see to its registrations.
 
     The agent does the jobs. It notices within seconds what these commands change.
     """
@@ -37,7 +38,7 @@ def runner() -> None:
 @runner.command()
 @click.option(
     "--forge",
-    type=click.Choice(["gitlab"]),
+    type=click.Choice(["gitlab", "github"]),
     default="gitlab",
     show_default=True,
     help="What it is.",
@@ -91,16 +92,22 @@ def runner() -> None:
 )
 @click.option("--maximum-timeout", type=click.IntRange(600), metavar="SECONDS", help="Same.")
 @click.option("--maintenance-note", help="Same: for administrators to read.")
+@github_options
 @json_option
 def register(**options: Any) -> None:  # noqa: ANN401 - click's, of many types
-    """Register this host as a runner.
+    """Register this host with a forge.
 
     Make the runner in GitLab (Settings, CI/CD, Runners), with its tags, and give its token here.
-    Without --token and --token-file it is taken from SMIDR_RUNNER_TOKEN, or asked for.
+    Without --token and --token-file it is taken from SMIDR_RUNNER_TOKEN, or asked for. For GitHub
+    give an organisation or repository as --url, and an App with its key or a --token-file.
     """
     from smidr_ci.forges.gitlab import registering  # noqa: PLC0415 - slow to import
 
     home = Home.from_environment()
+    if options["forge"] == "github":
+        registration, warnings = register_github(home, options)
+        _tell_registered(registration, warnings, as_json=options["as_json"])
+        return
     wanted = wanted_registration(home, options)
     names = ("run_untagged", "locked", "access_level", "maximum_timeout", "maintenance_note")
     legacy = {"tag_list": options["tags"], **{name: options[name] for name in names}}
@@ -109,6 +116,16 @@ def register(**options: Any) -> None:  # noqa: ANN401 - click's, of many types
         print_json(_as_dict(made))
         return
     click.echo(f"Registered with {made.url} as {made.name} (runner {made.runner_id or '?'}).")
+    click.echo(_next_step())
+
+
+def _tell_registered(made: Registration, warnings: Sequence[str], *, as_json: bool) -> None:
+    if as_json:
+        print_json({**_as_dict(made), "warnings": list(warnings)})
+        return
+    click.echo(f"Registered with {made.url} as {made.name}.")
+    for warning in warnings:
+        click.echo(f"Note: {warning}")
     click.echo(_next_step())
 
 
@@ -190,7 +207,10 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
     chosen = [registrations.load(name) for name in names] or registrations.load_all()[0]
     for item in chosen:
         try:
-            registering.verify(item, home)
+            if item.forge == "github":
+                verify_github(item)
+            else:
+                registering.verify(item, home)
         except ForgeError as error:
             problems[item.name] = error
         if not as_json:
@@ -226,7 +246,7 @@ def unregister(name: str, force: bool, only_here: bool, as_json: bool) -> None:
             f"{jobs} {'job' if jobs == 1 else 'jobs'} of {name} are not over",
             hint=f"Take no more with `smidr runner pause {name}`, and wait; or give --force.",
         )
-    if only_here:
+    if only_here or item.forge == "github":  # which keeps nothing of it
         Registrations(home).remove(name)
     else:
         with _saying_how_to_forget(name):

@@ -17,7 +17,7 @@ __all__ = ["Call", "Reply"]
 
 _HINTS: Final = {
     401: "Is the token or the App's key still valid, and this host's clock right?",
-    403: "The App or token lacks a permission for this; see docs/github.md.",
+    403: "The App or token lacks a permission for this; see docs/github-app.md.",
     404: "Is the App installed on the repository, and may the token see it?",
 }
 
