@@ -30,7 +30,8 @@ lint: prepare
 	$(PYTHON) tools/generate_protos.py --check
 
 test: lint
-	$(VENV)/bin/pytest $(PYTEST_ARGS)
+	$(VENV)/bin/pytest tests/unit --numprocesses auto --dist worksteal $(PYTEST_ARGS)
+	$(VENV)/bin/pytest tests/integration $(PYTEST_ARGS)
 
 docs: prepare
 	$(PYTHON) tools/generate_docs.py
