@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 from smidr_ci.cli.options import CliState
 from smidr_ci.cli.runner import runner
 from smidr_ci.errors import ConfigError, ConflictError, UsageError
-from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.registration import Registrations
 from smidr_ci.home import Home
 from tests.fakes.github.server import GitHubServer, serve
@@ -63,7 +62,8 @@ def test_an_app_is_registered_shown_verified_and_forgotten(smidr: Shell) -> None
     assert "is known" in smidr("verify").output
     with smidr.server.lock:
         smidr.server.state.installations.clear()
-    assert smidr("verify").return_value == ForgeError.kind.exit_code
+    found = json.loads(smidr("verify", "--json").output)
+    assert "find the App" in found["registrations"][0]["problem"]
     assert smidr("unregister", "github-acme-bsp").exit_code == 0
     assert Registrations(Home(smidr.home)).load_all() == ([], [])
 
