@@ -17,7 +17,7 @@ from smidr_ci.cli.github_registering import github_options, register_github, ver
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import local_time, print_columns, print_json
 from smidr_ci.cli.registering import VARIABLE, wanted_registration
-from smidr_ci.errors import ConflictError, SmidrError
+from smidr_ci.errors import ConflictError, SmidrError, UsageError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.registration import Registration, Registrations, short_token
 from smidr_ci.home import Home
@@ -195,7 +195,7 @@ def status(as_json: bool) -> None:
 @click.argument("names", nargs=-1)
 @json_option
 def verify(names: tuple[str, ...], as_json: bool) -> int:
-    """Ask the forges whether they still know the registrations NAMES, or all.
+    """Ask GitLab whether it still knows the registrations NAMES, or all.
 
     Ends with exit code 5 when one is not known.
     """
@@ -205,6 +205,10 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
     registrations = Registrations(home)
     problems: dict[str, ForgeError] = {}
     chosen = [registrations.load(name) for name in names] or registrations.load_all()[0]
+    for item in [item for item in chosen if item.forge != "gitlab"]:
+        if names:
+            raise UsageError(f"{item.name} is a registration with {item.forge}, not with GitLab")
+        chosen.remove(item)
     for item in chosen:
         try:
             if item.forge == "github":
@@ -226,7 +230,7 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also while jobs of it run; these go on to their end.")
 @click.option(
-    "--only-here", is_flag=True, help="Don't tell the forge: it is gone, or knows it no more."
+    "--only-here", is_flag=True, help="Don't tell GitLab: it is gone, or knows it no more."
 )
 @json_option
 def unregister(name: str, force: bool, only_here: bool, as_json: bool) -> None:
@@ -240,7 +244,8 @@ def unregister(name: str, force: bool, only_here: bool, as_json: bool) -> None:
 
     home = Home.from_environment()
     item = Registrations(home).load(name)
-    jobs = sum(1 for _ in JobFolder.find_all(home.root / "jobs", name))
+    is_gitlab = item.forge == "gitlab"
+    jobs = sum(1 for _ in JobFolder.find_all(home.root / "jobs", name)) if is_gitlab else 0
     if jobs and not force:
         raise ConflictError(
             f"{jobs} {'job' if jobs == 1 else 'jobs'} of {name} are not over",

@@ -15,7 +15,7 @@ from smidr_ci.cli.runner import runner
 from smidr_ci.errors import AgentUnreachableError, ConfigError, ConflictError, UsageError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState
-from smidr_ci.forges.registration import Registrations
+from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home
 from tests.fakes.clock import FakeClock
 from tests.fakes.gitlab_server import GitLabServer, serve
@@ -212,3 +212,13 @@ def test_an_unknown_registration_is_named(smidr: Shell) -> None:
 
 def test_status_without_an_agent_says_so(smidr: Shell) -> None:
     assert isinstance(smidr.fails("status"), AgentUnreachableError)
+
+
+def test_tokens_of_other_forges_are_not_shown_to_them_as_gitlabs(smidr: Shell) -> None:
+    other = Registration("hub", "github", smidr.server.url, "ghp_secret")
+    smidr.registrations.save(other)
+    assert json.loads(smidr.ok("verify", "--json").stdout) == {"registrations": []}
+    assert isinstance(smidr.fails("verify", "hub"), UsageError)
+    smidr.ok("unregister", "hub")
+    assert smidr.server.requests == []
+    assert smidr.registrations.load_all()[0] == []
