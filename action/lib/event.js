@@ -9,17 +9,18 @@ const MAX_EVENT_BYTES = 32 << 20;
 // These run with the base's secrets and rights, whatever code a step then checks out.
 const PRIVILEGED = new Set(['pull_request_target', 'workflow_run', 'issue_comment']);
 
-/** Whether to build as a stranger's; raises `StepError` for a fork's code in a privileged event. */
-function isStranger(env, workspace) {
+/**
+ * `isStranger`: build it as a stranger's. `refusal`: the error for a fork's code in a privileged event,
+ * which an agent that asks GitHub may allow, and nobody else.
+ */
+function judgeEvent(env, workspace) {
   const event = env.GITHUB_EVENT_NAME || '';
   const payload = payloadOf(env);
   if (PRIVILEGED.has(event)) {
     const isBase = headOf(workspace) === (env.GITHUB_SHA || '').toLowerCase();
-    if (!isBase && isForeign(event, payload)) throw refusal(event);
-    return !isBase;
+    return { isStranger: !isBase, refusal: !isBase && isForeign(event, payload) ? refusal(event) : null };
   }
-  if (event.startsWith('pull_request')) return isForeign(event, payload);
-  return false;
+  return { isStranger: event.startsWith('pull_request') && isForeign(event, payload), refusal: null };
 }
 
 /** Whether a fork's code may be at hand; what does not say whose it is, is anybody's. */
@@ -69,4 +70,4 @@ function refusal(event) {
   );
 }
 
-module.exports = { isStranger };
+module.exports = { judgeEvent };

@@ -10,7 +10,7 @@ const { StopOfBuild } = require('./stopping');
 const { findAgent } = require('./find');
 const { follow } = require('./follow');
 const { readInputs } = require('./inputs');
-const { isStranger } = require('./event');
+const { judgeEvent } = require('./event');
 const { claimOf } = require('./identity');
 const { orderFor } = require('./order');
 const { CANCELLED, chosenOf, tell } = require('./outcome');
@@ -50,10 +50,11 @@ async function step(env, log, stop) {
   const files = new StepFiles(env);
   checkPlace(env);
   const inputs = readInputs(env);
-  const isUntrusted = isStranger(env, inputs.workspace);
+  const { isStranger: isUntrusted, refusal } = judgeEvent(env, inputs.workspace);
+  if (refusal && !env.ACTIONS_ID_TOKEN_REQUEST_URL) throw refusal;
   const order = orderFor(inputs, env, isUntrusted);
   if (isUntrusted) log.text('The code is a stranger\'s: it is built with private caches, and without secrets.');
-  const { agent, buildId } = await ordered(order, { env, inputs, log, files, stop });
+  const { agent, buildId } = await ordered(order, { env, inputs, refusal, log, files, stop });
   if (!buildId) return CANCELLED;
   const record = await watched(agent, buildId, { env, log, stop });
   if (!record) return CANCELLED;
@@ -79,14 +80,15 @@ function checkPlace(env) {
 }
 
 /** An agent, and the id of the build that it took; empty when the step was cancelled before. */
-async function ordered(order, { env, inputs, log, files, stop }) {
+async function ordered(order, { env, inputs, refusal, log, files, stop }) {
   const claim = await claimOf(env, inputs, log);
+  if (refusal && !claim.id_token) throw refusal;
   const patience = new Patience(reconnectMs(env), stop, (error) => log.text(`smidr: waiting: ${error.message}`));
   while (!stop.level) {
     const agent = (await findAgent(env, stop)) || (await beginPrivateAgent(env, log, files, stop));
     if (!agent || stop.level) break;
     try {
-      const record = await judged(agent, order, claim, log);
+      const record = await judged(agent, order, claim, { refusal, log });
       files.saveState('build', record.build_id);
       files.saveState('socket', agent.socket);
       files.setOutput('build-id', record.build_id);
@@ -104,7 +106,7 @@ async function ordered(order, { env, inputs, log, files, stop }) {
 }
 
 /** Order it as a step, for which GitHub says how far it is trusted; its record. */
-async function judged(agent, order, claim, log) {
+async function judged(agent, order, claim, { refusal, log }) {
   try {
     const body = { build: order, step: claim };
     const { build, reason } = await agent.ask('POST', '/github/steps', { body, timeoutMs: START_MS });
@@ -113,6 +115,7 @@ async function judged(agent, order, claim, log) {
   } catch (error) {
     // No registration serves this repository: the host trusts its own user's orders.
     if (!(error instanceof AgentError && [404, 405].includes(error.status))) throw error;
+    if (refusal) throw refusal;
     return agent.ask('POST', '/builds', { body: order, timeoutMs: START_MS });
   }
 }

@@ -7,7 +7,7 @@ const path = require('node:path');
 const test = require('node:test');
 const { globRegexp, readInputs } = require('../../../action/lib/inputs');
 const { orderFor } = require('../../../action/lib/order');
-const { isStranger } = require('../../../action/lib/event');
+const { judgeEvent } = require('../../../action/lib/event');
 const { StepFiles, SUMMARY_BYTES } = require('../../../action/lib/files');
 const { reuseOf } = require('../../../action/lib/outcome');
 const { childEnvironment } = require('../../../action/lib/children');
@@ -100,11 +100,11 @@ function event(t, name, payload, head) {
 const pull = (head) => ({ pull_request: { head: { repo: head && { id: head } }, base: { repo: { id: 1 } } } });
 
 test('a pull request of a fork, or of a repository that is gone, is a stranger\'s', (t) => {
-  assert.equal(isStranger(...event(t, 'pull_request', pull(2), FORK)), true);
-  assert.equal(isStranger(...event(t, 'pull_request', pull(null), FORK)), true);
-  assert.equal(isStranger(...event(t, 'pull_request', {}, FORK)), true);
-  assert.equal(isStranger(...event(t, 'pull_request', pull(1), FORK)), false);
-  assert.equal(isStranger(...event(t, 'push', {}, SHA)), false);
+  assert.equal(judgeEvent(...event(t, 'pull_request', pull(2), FORK)).isStranger, true);
+  assert.equal(judgeEvent(...event(t, 'pull_request', pull(null), FORK)).isStranger, true);
+  assert.equal(judgeEvent(...event(t, 'pull_request', {}, FORK)).isStranger, true);
+  assert.equal(judgeEvent(...event(t, 'pull_request', pull(1), FORK)).isStranger, false);
+  assert.equal(judgeEvent(...event(t, 'push', {}, SHA)).isStranger, false);
 });
 
 for (const [name, payload] of [
@@ -113,9 +113,10 @@ for (const [name, payload] of [
   ['issue_comment', {}],
 ]) {
   test(`code of a fork is not built with the rights that ${name} has`, (t) => {
-    assert.throws(() => isStranger(...event(t, name, payload, FORK)), /code of a fork/);
-    assert.throws(() => isStranger(...event(t, name, payload, 'ref: refs/heads/../../event.json')), /code of a fork/);
-    assert.equal(isStranger(...event(t, name, payload, SHA)), false);
+    assert.match(judgeEvent(...event(t, name, payload, FORK)).refusal.message, /code of a fork/);
+    const odd = judgeEvent(...event(t, name, payload, 'ref: refs/heads/../../event.json'));
+    assert.match(odd.refusal.message, /code of a fork/);
+    assert.deepEqual(judgeEvent(...event(t, name, payload, SHA)), { isStranger: false, refusal: null });
   });
 }
 

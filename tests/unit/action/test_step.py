@@ -404,6 +404,19 @@ def test_a_fork_s_pull_request_is_built_as_a_stranger_s(
     assert served.agent.orders[0].trust == "untrusted"
 
 
+def test_a_fork_s_code_is_not_built_with_the_rights_of_the_repository(
+    served: HttpAgent, workspace: Workspace
+) -> None:
+    event = workspace.root / "event.json"
+    pull = {"head": {"repo": {"id": 2}}, "base": {"repo": {"id": 1}}}
+    event.write_text(json.dumps({"pull_request": pull}))
+    given = {"GITHUB_EVENT_NAME": "pull_request_target", "GITHUB_EVENT_PATH": str(event)}
+    result = workspace.run(INPUTS, **given)
+    assert result.code == 1
+    assert "code of a fork" in result.errors[0].data
+    assert served.agent.orders == []
+
+
 def test_no_secret_of_the_step_reaches_agent_or_log(
     served: HttpAgent, workspace: Workspace
 ) -> None:
