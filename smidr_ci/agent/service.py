@@ -23,7 +23,7 @@ from smidr_ci.builds.pipeline import drive
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.service import AGENT_STOPPED, BuildView
 from smidr_ci.cancel import CancelLevel, CancelToken
-from smidr_ci.errors import BusyError, EngineError, SmidrError
+from smidr_ci.errors import BusyError, EngineError, FailureKind, SmidrError
 from smidr_ci.forges.status import RegistrationStatus
 from smidr_ci.locks import KernelLock
 
@@ -31,6 +31,7 @@ __all__ = ["Agent"]
 
 _log = logging.getLogger(__name__)
 
+_BY_ENGINE: Final = frozenset({FailureKind.ENGINE, FailureKind.INTERRUPTED})
 _RECHECK_S: Final = 5.0
 _TICK_S: Final = 20.0
 _LAST_LOOK_S: Final = 0.5
@@ -76,6 +77,7 @@ class Agent:
         self._ending = threading.Event()
         self._problem = ""
         self._has_lost_one = False
+        self._may_have_left_one = False
         self._ticked = settings.host.clock.monotonic()
         self.listening: tuple[str, ...] = ()
         """Where the API answers; set by whoever serves it."""
@@ -141,9 +143,12 @@ class Agent:
     def start(self) -> None:
         """Go on with what an earlier agent left, then begin to take from the queue."""
         self._recover()
+        self._tidy()
+        threading.Thread(target=self._loop, name="scheduler", daemon=True).start()
+
+    def _tidy(self) -> None:
         host = self._settings.host
         threading.Thread(target=remove_leftovers, args=(host,), name="tidy", daemon=True).start()
-        threading.Thread(target=self._loop, name="scheduler", daemon=True).start()
 
     def status(self) -> AgentStatus:
         """One moment of the agent."""
@@ -258,6 +263,9 @@ class Agent:
         """Start what may start; returns after how many seconds to look again in any case."""
         if self._has_lost_one:
             self._recover()
+        if self._may_have_left_one and not self._engine_problem():
+            self._may_have_left_one = False
+            self._tidy()
         self._problem = self._engine_problem() if self._scheduler.queued else ""
         while not self._problem and (waiting := self._scheduler.take()) is not None:
             self._launch(waiting.build_id)
@@ -287,7 +295,10 @@ class Agent:
     def _drive(self, build_id: str, task: _Task) -> None:
         host, is_lost = self._settings.host, False
         try:
-            self._tell(host, self._final_record(host, build_id, task))
+            final = self._final_record(host, build_id, task)
+            if final.failure_kind in _BY_ENGINE:
+                self._may_have_left_one = True  # a container, which nobody could remove then
+            self._tell(host, final)
         except SmidrError as error:
             # The store can't be written: the build is taken up again when it can.
             is_lost = True

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,15 +17,19 @@ from smidr_ci.bitbake.progress import Progress
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.clock import Clock
 from smidr_ci.containers.runtime import ContainerRuntime, ContainerSpec, Exit, Handle
-from smidr_ci.errors import SmidrError
+from smidr_ci.engine import EngineRefusalError
+from smidr_ci.errors import EngineError, SmidrError
 from smidr_ci.files import open_untrusted
 
 __all__ = ["Execution", "Executor", "read_result", "recall"]
+
+_log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.1
 _PROGRESS_S: Final = 0.25
 _SLICE_S: Final = 3600.0
 _MARGIN_S: Final = 30.0
+_RECONNECT_S: Final = 120.0
 _RESULT_LIMIT: Final = 64 * 1024
 
 
@@ -75,9 +81,29 @@ class Executor:
         try:
             execution = self.follow(handle, plan, control, progressed)
             ended(execution)
-            return execution
-        finally:
-            self._runtime.remove(handle)
+        except BaseException:
+            with contextlib.suppress(EngineError):
+                self._runtime.remove(handle)
+            raise
+        try:
+            self._remove(handle)
+        except EngineError as error:
+            # How it ended is known, and that is what the build comes to.
+            _log.warning("the container of %s is left over: %s", handle.build_id, error)
+        return execution
+
+    def _remove(self, handle: Handle) -> None:
+        """An engine that ended with the container, or ended it, is waited for."""
+        deadline = self._clock.monotonic() + _RECONNECT_S
+        while True:
+            try:
+                return self._runtime.remove(handle)
+            except EngineRefusalError:
+                raise
+            except EngineError:
+                if self._clock.monotonic() >= deadline:
+                    raise
+                self._clock.sleep(1.0)
 
     def follow(
         self, handle: Handle, plan: Plan, control: Path, progressed: Callable[[Progress], None]

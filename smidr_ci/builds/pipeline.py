@@ -83,7 +83,7 @@ def drive(
             raise
         finally:
             reserve.give_back()
-            clear_away(host, record, trail)
+            clear_away(host, record, journal, trail)
         final = journal.finish(outcome)
         trail.forget()
         return final

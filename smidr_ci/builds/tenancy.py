@@ -150,7 +150,7 @@ def _forget_log(host: Host, build_id: str) -> None:
         (control / CONTROL_FILES[name]).unlink(missing_ok=True)
 
 
-def clear_away(host: Host, record: BuildRecord, trail: Trail) -> None:
+def clear_away(host: Host, record: BuildRecord, journal: Journal, trail: Trail) -> None:
     """Take away what another process left of a build (as `record` was then) that did not use it.
 
     Trouble is left for the next look at leftovers.
@@ -164,3 +164,4 @@ def clear_away(host: Host, record: BuildRecord, trail: Trail) -> None:
         left = store.adopt(record.build_id)
         if left is not None:
             store.release(left, keep=False)
+            journal.note(workspace="")
