@@ -150,14 +150,19 @@ class CrashSite:
 
         return self._live(work, die_at)
 
-    def cancel_newest(self) -> None:
-        """Somebody asked for a stop, and the agent wrote it down before it died."""
+    def change(self, **fields: object) -> None:
+        """Change the records of builds that nobody drives."""
 
         def work(host: Host) -> None:
             for orphan in host.store.find_orphans():
-                host.store.update(orphan.build_id, cancel_reason="Not wanted.")
+                host.store.update(orphan.build_id, **fields)
 
         self._live(work, None)
+
+    @property
+    def engine(self) -> Path:
+        """Where the engine keeps a file for each container."""
+        return self.root / "engine"
 
     def records(self) -> list[dict[str, Any]]:
         """All records, the oldest first, with what is left of each."""
@@ -196,7 +201,7 @@ class CrashSite:
             with steps.apart():
                 return self.program(container) if container.spec.role == "build" else 0
 
-        return DiskRuntime(self.root / "engine", program, steps.step)
+        return DiskRuntime(self.engine, program, steps.step)
 
     def _host(self, steps: Steps) -> Host:
         limits = {
@@ -221,7 +226,7 @@ class CrashSite:
             _be(work, self._host, Steps(die_at), told)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
-            assert (os.WTERMSIG(status), die_at is None) == (signal.SIGKILL, False)
+            assert os.WTERMSIG(status) == signal.SIGKILL
             return None
         assert os.WEXITSTATUS(status) == 0, told.read_text()
         return int(told.read_text())
