@@ -64,6 +64,9 @@ class PrivateEngine:
         self._holder = subprocess.Popen(command, stdout=subprocess.PIPE)
         assert self._holder.stdout is not None
         assert self._holder.stdout.readline() == b"ready\n"
+        # A daemon in the host's network would take its bridge over.
+        own, host = (os.readlink(f"/proc/{pid}/ns/net") for pid in (self._holder.pid, "self"))
+        assert own != host
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -87,7 +90,6 @@ class PrivateEngine:
             "exec-root": self.root / "exec",
             "pidfile": self.root / "docker.pid",
             "host": self.url,
-            "bridge": "none",
             "iptables": "false",
             "ip-forward": "false",
             "ip-masq": "false",
