@@ -17,7 +17,7 @@ from smidr_ci.cli.github_registering import github_options, register_github, ver
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import local_time, print_columns, print_json
 from smidr_ci.cli.registering import VARIABLE, wanted_registration
-from smidr_ci.errors import ConflictError, SmidrError, UsageError
+from smidr_ci.errors import ConflictError, SmidrError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.registration import Registration, Registrations, short_token
 from smidr_ci.home import Home
@@ -203,19 +203,15 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
 
     home = Home.from_environment()
     registrations = Registrations(home)
-    problems: dict[str, ForgeError] = {}
+    problems: dict[str, SmidrError] = {}
     chosen = [registrations.load(name) for name in names] or registrations.load_all()[0]
-    for item in [item for item in chosen if item.forge != "gitlab"]:
-        if names:
-            raise UsageError(f"{item.name} is a registration with {item.forge}, not with GitLab")
-        chosen.remove(item)
     for item in chosen:
         try:
             if item.forge == "github":
                 verify_github(item)
             else:
                 registering.verify(item, home)
-        except ForgeError as error:
+        except SmidrError as error:
             problems[item.name] = error
         if not as_json:
             said = f"{problems[item.name]}" if item.name in problems else "is known"

@@ -98,6 +98,12 @@ class HttpServer:
         await self._wait_for_tasks(_LAST_LOOK_S)
         for task in list(self._state.tasks):
             task.cancel()
+        # A transport that was aborted closes its socket in the loop's next round.
+        for _ in range(2):
+            await asyncio.sleep(0)
+            for connection in list(self._state.connections):
+                connection.transport.abort()
+        await asyncio.sleep(0)
 
     async def _wait_for_tasks(self, seconds: float) -> None:
         if self._state.tasks:
