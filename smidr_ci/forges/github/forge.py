@@ -32,10 +32,10 @@ from smidr_ci.forges.github.targets import CheckNames, CheckTarget, Targets
 from smidr_ci.forges.github.transport import Transport
 from smidr_ci.forges.github.trust import Verdict, decide
 from smidr_ci.forges.github.webhooks import put_hint
-from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.parts import Parts
 from smidr_ci.forges.registration import Registration
 from smidr_ci.forges.status import RegistrationStatus
+from smidr_ci.forges.tls import TlsFiles
 
 __all__ = ["GitHubForge"]
 

@@ -15,8 +15,8 @@ from smidr_ci.forges.github.rates import Pause
 from smidr_ci.forges.github.sender import OnCall, Sender
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.transport import Transport
-from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.registration import Registration, Registrations
+from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.home import Home
 
 __all__ = ["APP_PERMISSIONS", "Checked", "app_manifest", "client_for", "register", "verify"]

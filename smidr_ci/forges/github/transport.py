@@ -6,7 +6,6 @@ It sits below every call; a caller sees one answer, or `ForgeUnreachableError`.
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, Self
@@ -17,8 +16,8 @@ import requests
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.forges.errors import ForgeUnreachableError
 from smidr_ci.forges.github.exchange import Reply
-from smidr_ci.forges.gitlab.sessions import Sockets, open_session
-from smidr_ci.forges.gitlab.tls import TlsFiles
+from smidr_ci.forges.sessions import SessionHolder, root_of
+from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.text import printable
 
 __all__ = ["Limits", "Transport", "masked", "shown_url"]
@@ -55,14 +54,9 @@ class Transport:
         *,
         pool_size: int = 8,
     ) -> None:
-        self._tls = tls or TlsFiles()
         self._clock = clock or SystemClock()
         self.limits = limits or Limits()
-        self._pool_size = pool_size
-        self._lock = threading.Lock()
-        self._sockets = Sockets()
-        self._session: requests.Session | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._sessions = SessionHolder(tls or TlsFiles(), pool_size=pool_size)
 
     def __enter__(self) -> Self:
         return self
@@ -72,14 +66,11 @@ class Transport:
 
     def close(self) -> None:
         """Close idle connections; a later call opens new ones."""
-        with self._lock:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+        self._sessions.close()
 
     def end(self) -> None:
         """End the calls that run and all that come: they find no server."""
-        self._sockets.end()
+        self._sessions.end()
 
     def exchange(
         self,
@@ -113,7 +104,7 @@ class Transport:
         body: bytes | memoryview | None,
     ) -> Reply:
         try:
-            response = self._open_session().request(
+            response = self._sessions.get().request(
                 method,
                 url,
                 # As a stream the body goes out in blocks, each with a time limit of its own.
@@ -128,17 +119,6 @@ class Transport:
         except (requests.RequestException, OSError, ValueError) as error:
             raise _unreachable(error, url) from None  # its text may hold a signed URL
         return Reply(response.status_code, response.headers, found, shown_url(url))
-
-    def _open_session(self) -> requests.Session:
-        with self._lock:
-            stamp = self._tls.stamp
-            if self._session is None or stamp != self._stamp:
-                if self._session is not None:
-                    self._session.close()  # calls that run keep their connections
-                context = self._tls.context()
-                self._session = open_session(context, self._sockets, pool_size=self._pool_size)
-                self._stamp = stamp
-            return self._session
 
     def _read(self, response: requests.Response) -> bytes:
         until = self._clock.monotonic() + self.limits.whole_s
@@ -200,23 +180,11 @@ def _redirected(method: str, url: str, target: str) -> tuple[str, bool]:
     return found, is_elsewhere
 
 
-def _root_of(error: BaseException) -> BaseException:
-    """What the layers of requests and urllib3 wrap."""
-    for _ in range(10):
-        inner = getattr(error, "reason", None) or next(iter(error.args), None)
-        if not isinstance(inner, BaseException):
-            inner = error.__cause__
-        if inner is None:
-            return error
-        error = inner
-    return error
-
-
 def _unreachable(error: Exception, url: str) -> ForgeUnreachableError:
     if isinstance(error, ForgeUnreachableError):
         return error
     is_tls = isinstance(error, requests.exceptions.SSLError)
-    root = _root_of(error)
+    root = root_of(error)
     said = masked(printable(str(root)))[:300] or type(root).__name__
     hint = "Does the address answer from this host, and is the network or proxy up?"
     if is_tls:

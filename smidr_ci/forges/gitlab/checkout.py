@@ -17,10 +17,10 @@ from smidr_ci.forges.gitlab.checkout_settings import CheckoutSettings, attempts_
 from smidr_ci.forges.gitlab.payload import GitInfo, Job
 from smidr_ci.forges.gitlab.ports import JobLog
 from smidr_ci.forges.gitlab.repository import Origin, Repository, tracked_by_nobody
-from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.forges.gitlab.variables import JobVariables, expand
 from smidr_ci.forges.gitlab.worktree import scrub, wipe
+from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.layers.failures import GitError, GitFailure
 from smidr_ci.layers.gitcmd import Git
 from smidr_ci.text import printable

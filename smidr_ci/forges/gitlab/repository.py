@@ -18,8 +18,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import ConfigError
 from smidr_ci.forges.gitlab.checkout_settings import CheckoutSettings
-from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.worktree import wipe
+from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.layers.credentials import ChildAccess, token_access
 from smidr_ci.layers.failures import GitError
 from smidr_ci.layers.gitcmd import Git

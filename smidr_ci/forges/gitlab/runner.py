@@ -18,12 +18,12 @@ from smidr_ci.forges.gitlab.parsing import identity_of
 from smidr_ci.forges.gitlab.payload import Variable
 from smidr_ci.forges.gitlab.reasons import SYSTEM
 from smidr_ci.forges.gitlab.rotation import is_rotation_due, rotate
-from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.transport import OnCall, Pause, Transport
 from smidr_ci.forges.gitlab.workshop import Workshop
 from smidr_ci.forges.registration import Registration, Registrations, system_id
 from smidr_ci.forges.seats import Capacity
 from smidr_ci.forges.status import RegistrationStatus
+from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.home import Home
 
 __all__ = ["GitLabRunner", "tls_files"]

@@ -23,8 +23,8 @@ from smidr_ci import __version__
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.forges.errors import ForgeUnreachableError
 from smidr_ci.forges.gitlab.exchange import Call, Limits, OnCall, Pause, Reply, api_url
-from smidr_ci.forges.gitlab.sessions import Sockets, open_session
-from smidr_ci.forges.gitlab.tls import TlsFiles
+from smidr_ci.forges.sessions import SessionHolder, root_of
+from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.text import printable
 
 __all__ = [
@@ -72,40 +72,24 @@ class Transport:
     ) -> None:
         self.base = api_url(url)
         self.limits = limits or Limits()
-        self._tls = tls or TlsFiles()
         self._clock = clock or SystemClock()
         self._ended = threading.Event()
         self._pause = pause or self._ended.wait
         self._on_call = on_call or (lambda _operation, _outcome: None)
-        self._pool_size = pool_size
-        self._lock = threading.Lock()
-        self._sockets = Sockets()
-        self._session: requests.Session | None = None
-        self._stamp: tuple[int, ...] = ()
+        self._sessions = SessionHolder(tls or TlsFiles(), pool_size=pool_size)
 
     def close(self) -> None:
         """Close idle connections; a later call opens new ones."""
-        with self._lock:
-            if self._session is not None:
-                self._session.close()
-                self._session = None
+        self._sessions.close()
 
     def end(self) -> None:
         """End calls that run (a long poll, a wait) and all that come: they find no server."""
         self._ended.set()
-        self._sockets.end()
+        self._sessions.end()
 
     def session(self) -> requests.Session:
         """The session with this server's TLS files, for streams; new after these files change."""
-        with self._lock:
-            stamp = self._tls.stamp
-            if self._session is None or stamp != self._stamp:
-                if self._session is not None:
-                    self._session.close()  # calls that run keep their connections
-                context = self._tls.context()
-                self._session = open_session(context, self._sockets, pool_size=self._pool_size)
-                self._stamp = stamp
-            return self._session
+        return self._sessions.get()
 
     def headers(self, extra: Mapping[str, str] | None = None) -> dict[str, str]:
         """What every request carries, with a new correlation id."""
@@ -217,23 +201,11 @@ def _redirected(url: str, target: str) -> str:
     return found
 
 
-def _root_of(error: BaseException) -> BaseException:
-    """What the layers of requests and urllib3 wrap."""
-    for _ in range(10):
-        inner = getattr(error, "reason", None) or next(iter(error.args), None)
-        if not isinstance(inner, BaseException):
-            inner = error.__cause__
-        if inner is None:
-            return error
-        error = inner
-    return error
-
-
 def _unreachable(error: Exception, url: str) -> ForgeUnreachableError:
     if isinstance(error, ForgeUnreachableError):
         return error
     is_tls = isinstance(error, requests.exceptions.SSLError)
-    root = _root_of(error)
+    root = root_of(error)
     shown = printable(str(root))[:300] or type(root).__name__
     hint = "Does the address answer from this host, and is the network up?"
     if is_tls:

@@ -14,8 +14,8 @@ import pytest
 from smidr_ci.forges.errors import ForgeError, ForgeUnreachableError
 from smidr_ci.forges.gitlab.answers import PollOutcome, Verdict
 from smidr_ci.forges.gitlab.client import RunnerClient
-from smidr_ci.forges.gitlab.tls import TlsFiles
 from smidr_ci.forges.gitlab.transport import Limits, Transport, api_url
+from smidr_ci.forges.tls import TlsFiles
 from tests.fakes.clock import FakeClock
 from tests.fakes.gitlab_server import Fault, GitLabServer, serve
 from tests.fakes.gitlab_site import TOKEN, payload

@@ -1,4 +1,4 @@
-"""A requests session with our TLS rules, whose blocked calls can be ended from another thread."""
+"""requests with our TLS rules, whose blocked calls can be ended from another thread."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
-__all__ = ["Sockets", "open_session"]
+from smidr_ci.forges.tls import TlsFiles
+
+__all__ = ["SessionHolder", "Sockets", "open_session", "root_of"]
 
 
 class Sockets:
@@ -45,6 +47,53 @@ def _shut(opened: socket.socket) -> None:
     with contextlib.suppress(OSError):
         # Not SSLSocket's own: that one pulls its state from under the thread that reads.
         socket.socket.shutdown(opened, socket.SHUT_RDWR)
+
+
+class SessionHolder:
+    """The session of one server: made when needed, and anew after its TLS files have changed."""
+
+    def __init__(self, tls: TlsFiles, *, pool_size: int) -> None:
+        self._tls = tls
+        self._pool_size = pool_size
+        self._lock = threading.Lock()
+        self._sockets = Sockets()
+        self._session: requests.Session | None = None
+        self._stamp: tuple[int, ...] = ()
+
+    def get(self) -> requests.Session:
+        """The session; raises `ForgeUnreachableError` when a TLS file can't be used."""
+        with self._lock:
+            stamp = self._tls.stamp
+            if self._session is None or stamp != self._stamp:
+                if self._session is not None:
+                    self._session.close()  # calls that run keep their connections
+                context = self._tls.context()
+                self._session = open_session(context, self._sockets, pool_size=self._pool_size)
+                self._stamp = stamp
+            return self._session
+
+    def close(self) -> None:
+        """Close idle connections; a later call opens new ones."""
+        with self._lock:
+            if self._session is not None:
+                self._session.close()
+                self._session = None
+
+    def end(self) -> None:
+        """End all calls that run, and all that come."""
+        self._sockets.end()
+
+
+def root_of(error: BaseException) -> BaseException:
+    """What the layers of requests and urllib3 wrap."""
+    for _ in range(10):
+        inner = getattr(error, "reason", None) or next(iter(error.args), None)
+        if not isinstance(inner, BaseException):
+            inner = error.__cause__
+        if inner is None:
+            return error
+        error = inner
+    return error
 
 
 def open_session(context: ssl.SSLContext, sockets: Sockets, *, pool_size: int) -> requests.Session:
