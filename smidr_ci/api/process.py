@@ -193,13 +193,13 @@ class _Process:
 
     def _directories(self) -> dict[str, Path]:
         host = self._settings.host
-        chosen, home = host.agent.directories, host.home
+        home, places = host.home, host.places
         return {
             "home": home.root,
-            "downloads": chosen.downloads or home.downloads,
-            "sstate": chosen.sstate or home.sstate,
-            "layers": chosen.layers or home.layers,
-            "workspaces": chosen.workspaces or home.workspaces,
+            "downloads": places.downloads,
+            "sstate": places.sstate,
+            "layers": places.layers,
+            "workspaces": places.workspaces,
             "artifacts": host.artifacts_root,
             "builds": home.builds,
         }

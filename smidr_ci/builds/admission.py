@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
+from smidr_ci.builds.places import usual_places
 from smidr_ci.builds.pressure import memory_pressure
 from smidr_ci.builds.slots import Waiting
 from smidr_ci.caches.layout import FreeSpace, free_space
@@ -133,14 +134,8 @@ class HostAdmission:
 
 def admission_of(agent: AgentConfig, home: Home) -> HostAdmission:
     """The check of a host with the operator's settings."""
-    chosen = agent.directories
-    paths = (
-        home.root,
-        chosen.workspaces or home.workspaces,
-        chosen.downloads or home.downloads,
-        chosen.sstate or home.sstate,
-        chosen.artifacts or home.artifacts,
-    )
+    places, artifacts = usual_places(agent, home), agent.directories.artifacts or home.artifacts
+    paths = (home.root, places.workspaces, places.downloads, places.sstate, artifacts)
     return HostAdmission(agent.limits, paths, home.agent_config)
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from smidr_ci.builds.collectables import collectables, places_of
+from smidr_ci.builds.collectables import collectables
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.caches.index import CacheIndex, Totals
@@ -85,7 +85,7 @@ def cache_stats(
     Reuse over the `last` builds of each project. Raises `OSError`, `HostError`, `CancelledError`.
     """
     token = cancel or CancelToken()
-    places, index = places_of(host), index_of(host)
+    places, index = host.places, index_of(host)
     trees = {
         "sstate": places.sstate,
         "downloads": places.downloads,

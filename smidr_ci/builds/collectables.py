@@ -23,27 +23,16 @@ from smidr_ci.images.model import StoredImage
 from smidr_ci.workspaces.model import RestingWorkspace
 from smidr_ci.workspaces.store import WorkspaceStore
 
-__all__ = ["CACHES", "collectables", "places_of"]
+__all__ = ["CACHES", "collectables"]
 
 CACHES: Final = ("sstate", "downloads", "layers", "workspaces", "images", "parse-cache")
 
 _RECORDS: Final = 5000
 
 
-def places_of(host: Host) -> Places:
-    """Where the host's own caches lie."""
-    named, home = host.agent.directories, host.home
-    return Places(
-        layers=named.layers or home.layers,
-        downloads=named.downloads or home.downloads,
-        sstate=named.sstate or home.sstate,
-        workspaces=named.workspaces or home.workspaces,
-    )
-
-
 def collectables(host: Host) -> tuple[FileCache | ItemCache, ...]:
     """One per name in `CACHES`, in that order; looks at nothing yet."""
-    places, home = places_of(host), host.home
+    places, home = host.places, host.home
     own = home.root.resolve()
     return (
         sstate_cache(places.sstate, is_ours=places.sstate.resolve().is_relative_to(own)),

@@ -15,7 +15,7 @@ from smidr_ci.builds.credentials import credentials_of
 from smidr_ci.builds.hashserv import HashServers
 from smidr_ci.builds.mirrors import YOCTO_HASH_SERVER
 from smidr_ci.builds.model import BuildRecord
-from smidr_ci.builds.places import Places
+from smidr_ci.builds.places import Places, usual_places
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.builds.stranger import SCHEMES, logins_for
 from smidr_ci.clock import Clock, SystemClock
@@ -97,6 +97,11 @@ class Host:
         return ParseCache(
             self.home.parse_cache, clock=self.clock, owner=(self.user.uid, self.user.gid)
         )
+
+    @property
+    def places(self) -> Places:
+        """Where caches and workspaces lie unless a project's config says otherwise."""
+        return usual_places(self.agent, self.home)
 
     @property
     def artifacts_root(self) -> Path:

@@ -56,8 +56,7 @@ def _has_owner(host: Host, build_id: str) -> bool:
 
 def usual_workspaces(host: Host) -> WorkspaceStore:
     """Workspaces of builds whose config names no directory for them."""
-    root = host.agent.directories.workspaces or host.home.workspaces
-    return WorkspaceStore(root, owner=(host.user.uid, host.user.gid), clock=host.clock)
+    return host.workspace_store(host.places)
 
 
 def _container(host: Host, handle: Handle) -> Leftover:

@@ -12,7 +12,7 @@ from smidr_ci.errors import ConfigError
 from smidr_ci.home import Home
 from smidr_ci.trust import Trust
 
-__all__ = ["Places", "places_for"]
+__all__ = ["Places", "places_for", "usual_places"]
 
 
 @dataclass(frozen=True)
@@ -45,20 +45,31 @@ class Places:
         return {name: root for name, root in roots.items() if root is not None}
 
 
+def usual_places(agent: AgentConfig, home: Home) -> Places:
+    """Those of builds whose config names none: the operator's choice, else the home's."""
+    named = agent.directories
+    return Places(
+        layers=named.layers or home.layers,
+        downloads=named.downloads or home.downloads,
+        sstate=named.sstate or home.sstate,
+        workspaces=named.workspaces or home.workspaces,
+    )
+
+
 def places_for(
     project: LoadedProject, agent: AgentConfig, home: Home, trust: Trust = Trust.TRUSTED
 ) -> Places:
     """Resolve `directories`; raises `ConfigError` for a source directory that does not exist."""
-    named, defaults = project.config.resolved_directories, agent.directories
+    named, usual = project.config.resolved_directories, usual_places(agent, home)
 
     def own(text: str | None) -> Path | None:
         return None if text is None else project.host_path(text).resolve()
 
     places = Places(
-        layers=own(named.layers) or defaults.layers or home.layers,
-        downloads=own(named.downloads) or defaults.downloads or home.downloads,
-        sstate=own(named.sstate) or defaults.sstate or home.sstate,
-        workspaces=own(named.build) or defaults.workspaces or home.workspaces,
+        layers=own(named.layers) or usual.layers,
+        downloads=own(named.downloads) or usual.downloads,
+        sstate=own(named.sstate) or usual.sstate,
+        workspaces=own(named.build) or usual.workspaces,
         tmp=own(named.tmp),
         deploy=own(named.deploy),
         source=own(named.source),

@@ -16,7 +16,7 @@ from typing import TypeVar
 import click
 
 from smidr_ci.builds.cache_stats import CacheFacts, CacheStats, Reuse, cache_stats, index_of
-from smidr_ci.builds.collectables import CACHES, places_of
+from smidr_ci.builds.collectables import CACHES
 from smidr_ci.builds.gc import Collected, GcOptions, hold_caches, run_gc
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.reconcile import mark_interrupted_builds
@@ -250,7 +250,7 @@ class _Removals:
 
 
 def _refresh_index(host: Host, cancel: CancelToken) -> None:
-    places, index = places_of(host), index_of(host)
+    places, index = host.places, index_of(host)
     index.refresh("sstate", places.sstate, cancel)
     index.refresh("downloads", places.downloads, cancel)
 
@@ -272,7 +272,7 @@ def verify(names: tuple[str, ...], dry_run: bool, as_json: bool) -> int:
     when something is damaged.
     """
     host, places = Host.open(), None
-    places = places_of(host)
+    places = host.places
     counts: Counter[tuple[str, str]] = Counter()
     with _stoppable() as cancel, hold_caches(host):
         verdicts: list[Iterator[Verdict]] = []

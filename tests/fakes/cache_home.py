@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from smidr_ci.builds.collectables import places_of
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.cancel import CancelToken
@@ -120,7 +119,7 @@ class CacheHome:
 
     def layer_tree(self, repository: str, commit: str, days: float) -> Path:
         """A layer tree that was leased last some days ago."""
-        layers = places_of(self.host).layers
+        layers = self.host.places.layers
 
         def fill(folder: Path) -> dict[str, object]:
             (folder / "layer.conf").write_text("x" * 3000)
@@ -135,7 +134,7 @@ class CacheHome:
 
     def mirror(self, repository: str, days: float) -> Path:
         """A layer mirror that was fetched into last some days ago."""
-        mirror = places_of(self.host).layers / "mirrors" / f"{repository}.git"
+        mirror = self.host.places.layers / "mirrors" / f"{repository}.git"
         self.file(mirror / "objects" / "pack" / "pack-1.pack", days)
         for part in ("objects/pack", ""):
             self.age(mirror / part, days)
@@ -143,7 +142,7 @@ class CacheHome:
 
     def kept_workspace(self, build_id: str, days: float) -> Path:
         """A workspace that was kept some days ago."""
-        store = self.host.workspace_store(places_of(self.host))
+        store = self.host.workspace_store(self.host.places)
         self.clock.advance(-days * 86_400)
         workspace = store.lease("default-project", build_id)
         (workspace.build / "big").write_bytes(b"x" * 5000)
