@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from tests.fakes.gitlab_forge import (  # noqa: E402 - found by the line above
+from tests.fakes.gitlab.forge import (  # noqa: E402 - found by the line above
     API_TOKEN,
     GitLabForge,
     findings_of,
@@ -30,7 +30,7 @@ from tests.fakes.gitlab_forge import (  # noqa: E402 - found by the line above
     open_forge,
     zip_of,
 )
-from tests.fakes.gitlab_server import FakeJob  # noqa: E402 - the same
+from tests.fakes.gitlab.server import FakeJob  # noqa: E402 - the same
 
 NAME = "demo"
 PORT = 18929

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from docker import APIClient
 
-from tests.fakes.gitlab_forge import (
+from tests.fakes.gitlab.forge import (
     API_TOKEN,
     GitLabForge,
     artifact_of,
@@ -24,7 +24,7 @@ from tests.fakes.gitlab_forge import (
     open_forge,
     zip_of,
 )
-from tests.fakes.gitlab_server import FakeJob
+from tests.fakes.gitlab.server import FakeJob
 from tests.fakes.hello import HelloProject
 from tests.fakes.smidr_process import Running, Smidr, kill_hard, wait_until
 

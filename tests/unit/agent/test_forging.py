@@ -17,8 +17,8 @@ from smidr_ci.files import make_private_dir
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home
 from tests.fakes.agent_bench import PROJECT, AgentBench
-from tests.fakes.gitlab_forge import API_TOKEN, GitLabForge, open_forge
-from tests.fakes.gitlab_server import FakeJob
+from tests.fakes.gitlab.forge import API_TOKEN, GitLabForge, open_forge
+from tests.fakes.gitlab.server import FakeJob
 from tests.fakes.smidr_process import wait_until
 
 TOKEN = "glrt-abcdefghij0123456789"

@@ -18,8 +18,8 @@ from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home
 from tests.fakes.clock import FakeClock
-from tests.fakes.gitlab_server import GitLabServer, serve
-from tests.fakes.gitlab_site import payload
+from tests.fakes.gitlab.server import GitLabServer, serve
+from tests.fakes.gitlab.site import payload
 
 TOKEN = "glrt-t3_abcdefghij0123456789"
 

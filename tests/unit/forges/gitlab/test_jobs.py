@@ -15,8 +15,8 @@ from smidr_ci.builds.service import AGENT_STOPPED
 from smidr_ci.cancel import CancelLevel
 from smidr_ci.errors import FailureKind, HostError, LayerError
 from smidr_ci.forges.errors import ForgeError
-from tests.fakes.gitlab_server import FakeJob, Fault
-from tests.fakes.gitlab_site import Site, open_site, payload
+from tests.fakes.gitlab.server import FakeJob, Fault
+from tests.fakes.gitlab.site import Site, open_site, payload
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ from smidr_ci.forges.gitlab.merge_requests import (
 )
 from smidr_ci.forges.gitlab.reports import JobPage
 from smidr_ci.forges.gitlab.transport import Transport
-from tests.fakes.gitlab_api import GitLabApi, serve_gitlab_api
+from tests.fakes.gitlab.api import GitLabApi, serve_gitlab_api
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 A_NOTE = MergeRequestNote(4711, 12, "image: [qemuarm64]", 100, "It **works**.")

@@ -15,8 +15,8 @@ from smidr_ci.forges.gitlab.runner import GitLabRunner
 from smidr_ci.forges.registration import Registrations
 from smidr_ci.forges.seats import Seats
 from tests.fakes.clock import FakeClock
-from tests.fakes.gitlab_server import Fault
-from tests.fakes.gitlab_site import TOKEN, Site, open_site, payload
+from tests.fakes.gitlab.server import Fault
+from tests.fakes.gitlab.site import TOKEN, Site, open_site, payload
 
 
 @pytest.fixture

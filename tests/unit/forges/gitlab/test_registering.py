@@ -17,7 +17,7 @@ from smidr_ci.forges.gitlab.rotation import is_rotation_due, rotate
 from smidr_ci.forges.registration import Registration, Registrations, short_token, system_id
 from smidr_ci.home import Home
 from tests.fakes.clock import FakeClock
-from tests.fakes.gitlab_server import Fault, GitLabServer, serve
+from tests.fakes.gitlab.server import Fault, GitLabServer, serve
 
 TOKEN = "glrt-abcdefghij0123456789"
 

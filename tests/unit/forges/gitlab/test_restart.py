@@ -12,8 +12,8 @@ import pytest
 from smidr_ci.builds.model import BuildState
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState, Phase
 from tests.fakes.clock import FakeClock
-from tests.fakes.gitlab_server import Fault
-from tests.fakes.gitlab_site import Site, open_site, payload
+from tests.fakes.gitlab.server import Fault
+from tests.fakes.gitlab.site import Site, open_site, payload
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from smidr_ci.forges.gitlab.parsing import parse_job
 from smidr_ci.forges.gitlab.script import BuildCall, read_script
 from smidr_ci.forges.registration import Registration
 from smidr_ci.trust import Trust
-from tests.fakes.gitlab_site import payload
+from tests.fakes.gitlab.site import payload
 
 
 def order(project: Path, build: BuildCall, customer: str = "", **changes: Any) -> Any:

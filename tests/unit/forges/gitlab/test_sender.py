@@ -18,8 +18,8 @@ from smidr_ci.forges.gitlab.stops import JobStops, Stop
 from smidr_ci.forges.gitlab.trace import OUTPUT, Trace
 from smidr_ci.forges.gitlab.transport import Limits, Transport
 from tests.fakes.clock import FakeClock
-from tests.fakes.gitlab_server import FakeJob, Fault, GitLabServer, serve
-from tests.fakes.gitlab_site import payload
+from tests.fakes.gitlab.server import FakeJob, Fault, GitLabServer, serve
+from tests.fakes.gitlab.site import payload
 
 MEBIBYTE = 1024 * 1024
 

@@ -17,8 +17,8 @@ from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.transport import Limits, Transport, api_url
 from smidr_ci.forges.tls import TlsFiles
 from tests.fakes.clock import FakeClock
-from tests.fakes.gitlab_server import Fault, GitLabServer, serve
-from tests.fakes.gitlab_site import TOKEN, payload
+from tests.fakes.gitlab.server import Fault, GitLabServer, serve
+from tests.fakes.gitlab.site import TOKEN, payload
 
 
 class Waits:

@@ -10,7 +10,7 @@ from smidr_ci.config.gitlab import GitLabSettings
 from smidr_ci.forges.gitlab.parsing import parse_job
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.trust import merge_request_of, ref_of, sharing_key, trust_of
-from tests.fakes.gitlab_site import payload
+from tests.fakes.gitlab.site import payload
 
 MERGE_REQUEST = "refs/merge-requests/5/head"
 

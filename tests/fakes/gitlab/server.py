@@ -13,7 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from tests.fakes.gitlab_state import Answer, FakeJob, FakeRunner, GitLabState, Request
+from tests.fakes.gitlab.state import Answer, FakeJob, FakeRunner, GitLabState, Request
 
 __all__ = ["Answer", "FakeJob", "FakeRunner", "Fault", "GitLabServer", "Request", "serve"]
 

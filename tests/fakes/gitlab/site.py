@@ -28,7 +28,7 @@ from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.forges.seats import Seats
 from smidr_ci.home import Home
 from smidr_ci.trust import Trust
-from tests.fakes.gitlab_server import FakeJob, GitLabServer, serve
+from tests.fakes.gitlab.server import FakeJob, GitLabServer, serve
 
 __all__ = ["FakeBuilds", "Site", "open_site", "payload"]
 

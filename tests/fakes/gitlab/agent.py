@@ -1,6 +1,6 @@
 """A process that does GitLab's jobs with builds that live in files: made to be killed.
 
-Usage: python gitlab_agent.py HOME URL TOKEN
+Usage: python agent.py HOME URL TOKEN
 """
 
 from __future__ import annotations

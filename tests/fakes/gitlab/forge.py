@@ -25,8 +25,8 @@ import yaml
 
 from tests.fakes.git_server import GitServer
 from tests.fakes.git_server import serve as serve_git
-from tests.fakes.gitlab_api import GitLabApi, serve_gitlab_api
-from tests.fakes.gitlab_server import FakeJob, GitLabServer, serve
+from tests.fakes.gitlab.api import GitLabApi, serve_gitlab_api
+from tests.fakes.gitlab.server import FakeJob, GitLabServer, serve
 
 __all__ = [
     "API_TOKEN",
