@@ -11,17 +11,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.fakes.gitlab import agent
+from tests.fakes.gitlab import agent as program
 from tests.fakes.gitlab.server import GitLabServer, serve
 from tests.fakes.gitlab.site import TOKEN, payload
 
 LINES = 5000
-ROOT = Path(agent.__file__).parents[3]
+ROOT = Path(program.__file__).parents[3]
 
 
 def begin(home: Path, server: GitLabServer) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
-        [sys.executable, agent.__file__, str(home), server.url, TOKEN],
+        [sys.executable, program.__file__, str(home), server.url, TOKEN],
         cwd=ROOT,
         env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
     )
