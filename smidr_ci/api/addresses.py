@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from smidr_ci.api.tls import ServerTls, load_server_tls
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import UsageError
 
 __all__ = [

@@ -14,7 +14,7 @@ from smidr_ci.api.rates import RateLimiter, key_of_address
 from smidr_ci.api.secret import LOCAL_ID, id_of_secret
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.clock import Clock
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import UnauthenticatedError
 from smidr_ci.text import printable
 

@@ -9,7 +9,8 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from smidr_ci.config.agent import Api, read_secret
+from smidr_ci.config.api import Api
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConfigError, UsageError
 
 __all__ = [

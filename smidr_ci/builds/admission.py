@@ -12,7 +12,8 @@ from smidr_ci.builds.places import usual_places
 from smidr_ci.builds.pressure import memory_pressure
 from smidr_ci.builds.slots import Waiting
 from smidr_ci.caches.layout import FreeSpace, free_space
-from smidr_ci.config.agent import AgentConfig, Limits
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.limits import Limits
 from smidr_ci.errors import FailureKind, HostError
 from smidr_ci.home import Home
 

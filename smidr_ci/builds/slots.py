@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from smidr_ci.config.agent import AgentConfig, Limits
+from smidr_ci.config.agent import AgentConfig
+from smidr_ci.config.limits import Limits
 from smidr_ci.errors import ConfigError
 
 __all__ = ["MAX_BUILDS_VARIABLE", "Amount", "Policy", "Waiting", "policy_of"]

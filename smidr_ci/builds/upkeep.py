@@ -14,7 +14,7 @@ from typing import Final, Literal
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.store import BuildStore
-from smidr_ci.config.agent import History
+from smidr_ci.config.limits import History
 from smidr_ci.errors import SmidrError
 
 __all__ = ["Trimmed", "purge_hidden", "trim_history"]

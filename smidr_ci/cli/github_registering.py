@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 import click
 
-from smidr_ci.config.agent import read_secret
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConflictError, UsageError
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home

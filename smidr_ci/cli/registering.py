@@ -11,7 +11,7 @@ from typing import Any, Final
 
 import click
 
-from smidr_ci.config.agent import read_secret
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConflictError, UsageError
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home

@@ -20,7 +20,7 @@ from smidr_ci.api.security import Security
 from smidr_ci.api.tls import ServerTls
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.database import Database
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.home import Home
 from tests.fakes.build_service import FakeBuildService
 from tests.fakes.http_agent import FakePlaces

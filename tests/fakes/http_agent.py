@@ -35,7 +35,7 @@ from smidr_ci.builds.database import Database
 from smidr_ci.builds.model import ArtifactRecord, BuildRecord
 from smidr_ci.builds.order import Order
 from smidr_ci.clock import SystemClock
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import BusyError, EngineError
 from smidr_ci.files import make_marked_dir
 from smidr_ci.home import Home

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import quote
 
-from smidr_ci.config.agent import read_secret
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConfigError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.github.exchange import Call, Reply

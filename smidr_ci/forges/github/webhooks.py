@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import parse_qs
 
-from smidr_ci.config.agent import read_secret
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConfigError, SmidrError
 from smidr_ci.forges.deliveries import Outgoing
 from smidr_ci.forges.github.events import Hint, hint_of

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from smidr_ci.builds.model import BuildRecord
-from smidr_ci.config.agent import read_secret
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConfigError
 from smidr_ci.forges.deliveries import Delivery, Outgoing, RetryLater
 from smidr_ci.forges.gitlab.context import JobContext

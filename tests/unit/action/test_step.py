@@ -21,7 +21,7 @@ from smidr_ci.bitbake.tasks import RunningTask
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.model import BuildState
 from smidr_ci.cancel import CancelLevel
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import BusyError, ConfigError, FailureKind
 from smidr_ci.home import Home
 from tests.fakes.http_agent import AnybodyIs, AsUser, HttpAgent, until

@@ -27,7 +27,7 @@ from smidr_ci.api.grpc.generated import smidr_pb2 as pb
 from smidr_ci.api.grpc.methods import MAX_START_BYTES, SERVICE
 from smidr_ci.api.limits import MAX_CONFIG_BYTES
 from smidr_ci.api.tls import load_client_tls, load_server_tls
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import (
     AgentUnreachableError,
     ForbiddenError,

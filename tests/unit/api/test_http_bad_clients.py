@@ -20,7 +20,7 @@ from smidr_ci.api.sockets import connect_unix
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.database import Database
 from smidr_ci.clock import SystemClock
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.home import Home
 from tests.fakes.http_agent import ADMIN, AnybodyIs, AsUser, HttpAgent, TooOften, until
 from tests.unit.api.test_http_routes import ORDER, ask, start

@@ -13,7 +13,7 @@ from smidr_ci.api.client import StartRequest
 from smidr_ci.api.http.connection import Patience
 from smidr_ci.api.local_client import LocalClient
 from smidr_ci.api.tls import load_client_tls
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import AgentUnreachableError, ForbiddenError
 from smidr_ci.home import Home
 from tests.fakes.certificates import Authority

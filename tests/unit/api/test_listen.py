@@ -29,7 +29,7 @@ from smidr_ci.api.addresses import (
 )
 from smidr_ci.api.listen import bind_tcp, bind_unix, peer_uid, take_agent_lock
 from smidr_ci.api.sockets import short_path
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import ConflictError, HostError, UsageError
 from smidr_ci.home import Home
 from tests.fakes.certificates import Authority

@@ -24,7 +24,7 @@ from smidr_ci.api.secret import new_secret
 from smidr_ci.api.security import Security, Transport
 from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.database import Database
-from smidr_ci.config.agent import Api
+from smidr_ci.config.api import Api
 from smidr_ci.errors import (
     BusyError,
     ConflictError,

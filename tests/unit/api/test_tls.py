@@ -19,7 +19,8 @@ from smidr_ci.api.tls import (
     names_of_auth_context,
     names_of_certificate,
 )
-from smidr_ci.config.agent import Api, load_agent
+from smidr_ci.config.agent import load_agent
+from smidr_ci.config.api import Api
 from smidr_ci.config.problems import ConfigProblemsError
 from smidr_ci.errors import ConfigError, UsageError
 from tests.fakes.certificates import Authority, write_key

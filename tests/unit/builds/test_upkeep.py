@@ -15,7 +15,7 @@ from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.remains import Remains
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.builds.upkeep import Trimmed, purge_hidden, trim_history
-from smidr_ci.config.agent import History
+from smidr_ci.config.limits import History
 from smidr_ci.errors import HostError, UsageError
 from smidr_ci.files import make_marked_dir
 from tests.fakes.child import child, kill, line_from

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from smidr_ci.config.agent import AgentConfig, load_agent, read_secret
+from smidr_ci.config.agent import AgentConfig, load_agent
+from smidr_ci.config.host_files import read_secret
 from smidr_ci.config.loader import load_project_text
 from smidr_ci.errors import ConfigError
 
