@@ -102,6 +102,11 @@ class Home:
         return self.root / "parse-cache"
 
     @property
+    def job_caches(self) -> Path:
+        """What jobs of a forge keep for later ones, `<project and trust>/<key>/cache.zip`."""
+        return self.root / "job-caches"
+
+    @property
     def bytecode(self) -> Path:
         """BitBake's modules, compiled by the Pythons of builder images."""
         return self.root / "bytecode"

@@ -16,6 +16,7 @@ from smidr_ci.builds.places import Places
 from smidr_ci.builds.retention import forget_workspaces
 from smidr_ci.caches.file_cache import FileCache, downloads_cache, sstate_cache
 from smidr_ci.caches.item_cache import Item, ItemCache, marked_folders
+from smidr_ci.caches.job_archives import job_archive_items
 from smidr_ci.caches.layer_items import layer_cache
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import EngineError
@@ -25,7 +26,9 @@ from smidr_ci.workspaces.store import WorkspaceStore
 
 __all__ = ["CACHES", "collectables"]
 
-CACHES: Final = ("sstate", "downloads", "layers", "workspaces", "images", "parse-cache")
+CACHES: Final = (
+    "sstate", "downloads", "layers", "workspaces", "images", "parse-cache", "job-caches",
+)  # fmt: skip
 
 _RECORDS: Final = 5000
 
@@ -41,6 +44,11 @@ def collectables(host: Host) -> tuple[FileCache | ItemCache, ...]:
         ItemCache("workspaces", places.workspaces, lambda _: _workspaces(host, places)),
         ItemCache("images", home.root, lambda _: [*_images(host)]),
         ItemCache("parse-cache", home.root, lambda cancel: [*_parse_caches(host, cancel)]),
+        ItemCache(
+            "job-caches",
+            home.job_caches,
+            lambda cancel: [*job_archive_items(home.job_caches, cancel)],
+        ),
     )
 
 

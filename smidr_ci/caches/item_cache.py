@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -78,8 +79,13 @@ def tree_size(path: Path, cancel: CancelToken) -> int:
     return unit.size_bytes
 
 
-def marked_folders(root: Path, cancel: CancelToken) -> Iterator[Item]:
-    """Folders of ours right below a root; their time is touched when they are used."""
+def marked_folders(
+    root: Path, cancel: CancelToken, remove: Callable[[Path, Path], bool] | None = None
+) -> Iterator[Item]:
+    """Folders of ours right below a root; their time is touched when they are used.
+
+    `remove` is called with a folder and the root, and says whether the folder is gone.
+    """
     try:
         with os.scandir(root) as entries:
             found = [Path(item.path) for item in entries if item.is_dir(follow_symlinks=False)]
@@ -89,15 +95,13 @@ def marked_folders(root: Path, cancel: CancelToken) -> Iterator[Item]:
         with contextlib.suppress(FileNotFoundError):
             if (path / MARKER_NAME).is_file() and not path.name.startswith("."):
                 use_s = int(path.stat().st_mtime)
-                yield Item(str(path), use_s, tree_size(path, cancel), _remover(path, root))
+                gone = functools.partial(remove or _remove, path, root)
+                yield Item(str(path), use_s, tree_size(path, cancel), gone)
 
 
-def _remover(path: Path, root: Path) -> Callable[[], bool]:
-    def remove() -> bool:
-        try:
-            remove_marked_tree(path, root)
-        except OSError:
-            return False
-        return True
-
-    return remove
+def _remove(path: Path, root: Path) -> bool:
+    try:
+        remove_marked_tree(path, root)
+    except OSError:
+        return False
+    return True

@@ -89,6 +89,11 @@ class CacheLimits(Model):
     """Size of parse caches and compiled BitBake modules; the default is no limit."""
     parse_cache_max_age: Age | None = 30
     """How long unused parse caches and compiled BitBake modules stay."""
+    job_caches_max_size: MemorySize | None = 20 << 30
+    """Size of what jobs keep with `cache:` of `.gitlab-ci.yml`; one archive may not be bigger
+    either."""
+    job_caches_max_age: Age | None = 30
+    """How long such an archive stays that no job read or wrote."""
     gc_below_free: Percent = 15
     """When less than so many percent of a disk are free, what was used least recently goes from all
     caches on it. 0 never does that."""

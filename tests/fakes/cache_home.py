@@ -9,6 +9,7 @@ from pathlib import Path
 
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.caches.job_archives import JobArchives
 from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.files import make_marked_dir
@@ -154,6 +155,14 @@ class CacheHome:
         """A saved parse cache."""
         folder = make_marked_dir(self.host.home.parse_cache / name)
         (folder / "bb_cache.dat").write_bytes(b"x" * 4000)
+        self.age(folder, days)
+        return folder
+
+    def job_cache(self, key: str, days: float) -> Path:
+        """What a job kept some days ago."""
+        archives = JobArchives(self.host.home.job_caches, spare_bytes=0)
+        archives.save("acme", key, [b"x" * 5000], CancelToken())
+        folder = archives.place("acme", key).parent
         self.age(folder, days)
         return folder
 

@@ -163,6 +163,8 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "cache.images_max_age": 7,
     "cache.parse_cache_max_size": "1K",
     "cache.parse_cache_max_age": "1w",
+    "cache.job_caches_max_size": "1K",
+    "cache.job_caches_max_age": "1w",
     "cache.gc_below_free": 0,
     "cache.gc_until_free": 95,
     "cache.keep_builds": 1,

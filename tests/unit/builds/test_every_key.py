@@ -526,6 +526,7 @@ def old_home(world: World) -> CacheHome:
         home.layer_tree("meta", "0" * 40, 30)
         home.kept_workspace("default-00000001", 30)
         home.parse_cache("1" * 32, 20)
+        home.job_cache("deps", 20)
         home.record(1, 30, image="sha256:1")
     home.image("sha256:1", 40)
     return home
@@ -693,6 +694,8 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "cache.images_max_age": collected,
     "cache.parse_cache_max_size": collected,
     "cache.parse_cache_max_age": collected,
+    "cache.job_caches_max_size": collected,
+    "cache.job_caches_max_age": collected,
     "cache.gc_below_free": freed,
     "cache.gc_until_free": freed,
     "cache.keep_builds": kept_for_builds,

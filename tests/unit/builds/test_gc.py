@@ -13,6 +13,7 @@ from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.needs import Needs
 from smidr_ci.builds.uses import note_uses, used_hashes
 from smidr_ci.caches.layout import FreeSpace
+from smidr_ci.caches.item_cache import tree_size
 from smidr_ci.caches.lru import Caps, Removal
 from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import AgentConfig
@@ -187,6 +188,15 @@ def test_parse_caches_and_images_go_by_last_use(home: CacheHome) -> None:
     cache = home.parse_cache("1" * 32, 40)
     assert gone_of(home, None, "images", "parse-cache") == [str(cache), "smidr-builder:sha256:1"]
     assert home.images.removed == ["sha256:1"]
+
+
+def test_what_jobs_kept_goes_by_last_use_and_size(home: CacheHome) -> None:
+    old, newer, newest = (home.job_cache(f"key{days}", days) for days in (40, 20, 10))
+    assert gone_of(home, None, "job-caches") == [str(old)]
+    assert not old.exists()
+    size = tree_size(newest, CancelToken())
+    assert gone_of(home, Caps(max_size=size), "job-caches") == [str(newer)]
+    assert (newest / "cache.zip").is_file()
 
 
 def test_no_image_goes_while_a_build_prepares(home: CacheHome) -> None:
