@@ -125,8 +125,10 @@ def _check_content(path: Path, user: User) -> None:
     try:
         with os.scandir(path) as entries:
             for entry in islice(entries, _SAMPLE):
-                if entry.is_dir(follow_symlinks=False):
-                    _check_sub_directory(Path(entry.path), entry.stat(follow_symlinks=False), user)
+                with contextlib.suppress(FileNotFoundError):  # another build's probe, or gc
+                    if entry.is_dir(follow_symlinks=False):
+                        info = entry.stat(follow_symlinks=False)
+                        _check_sub_directory(Path(entry.path), info, user)
     except OSError as error:
         raise CacheError(
             f"can't read the cache directory: {error.strerror}", where=str(path)

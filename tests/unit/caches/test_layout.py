@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -107,6 +108,30 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 @needs_root
+def test_what_others_probe_and_remove_meanwhile_does_not_matter(
+    dirs: CacheDirs, user: User
+) -> None:
+    dirs.prepare(user)
+    apart, passing = dirs.sstate.parent / "apart", dirs.sstate / "passing"
+    apart.mkdir()
+    os.chown(apart, user.uid, user.gid)
+    is_over = threading.Event()
+
+    def come_and_go() -> None:
+        while not is_over.is_set():
+            apart.rename(passing)
+            passing.rename(apart)
+
+    other = threading.Thread(target=come_and_go)
+    other.start()
+    try:
+        for _ in range(30):
+            dirs.prepare(user)
+    finally:
+        is_over.set()
+        other.join()
+
+
 def test_full_disk_is_named_as_such(small_disk: Path, user: User) -> None:
     dirs = CacheDirs(small_disk / "downloads", small_disk / "sstate")
     dirs.prepare(user)
