@@ -12,8 +12,8 @@ from smidr_ci.builds.gc import GcOptions, hold_caches, run_gc, wanted_bytes
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.needs import Needs
 from smidr_ci.builds.uses import note_uses, used_hashes
-from smidr_ci.caches.layout import FreeSpace
 from smidr_ci.caches.item_cache import tree_size
+from smidr_ci.caches.layout import FreeSpace
 from smidr_ci.caches.lru import Caps, Removal
 from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import AgentConfig

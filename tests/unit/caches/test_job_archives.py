@@ -1,4 +1,4 @@
-"""Archives that jobs keep: whole for every reader, one writer at a time, never beside their root."""
+"""What jobs keep: whole for every reader, one writer at a time, never beside its root."""
 
 from __future__ import annotations
 
