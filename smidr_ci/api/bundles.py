@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Final
 
 from smidr_ci.api.limits import MAX_BUNDLE_BYTES
-from smidr_ci.api.tarstream import Body, Entry, Kind, read_entries
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.config.matching import shown
 from smidr_ci.errors import InternalError, TooLargeError, UsageError
@@ -32,6 +31,7 @@ from smidr_ci.files import (
     remove_marked_tree,
 )
 from smidr_ci.home import Home
+from smidr_ci.tarstream import Body, Entry, Kind, TarError, read_entries
 
 __all__ = [
     "MAX_ENTRIES",
@@ -145,9 +145,15 @@ class _Unpacking:
                 raise UsageError(
                     "the bundle is no gzip archive, or damaged", hint="Send it again."
                 ) from error
+            except TarError as error:
+                raise UsageError(f"the bundle {error}", hint="Send it again.") from error
         self._make_links()
 
     def _add(self, entry: Entry, body: Body) -> None:
+        if entry.kind is Kind.OTHER:
+            raise UsageError(
+                f"the bundle's {shown(entry.name)} is {entry.what}, which is not taken"
+            )
         path = _checked_path(entry)
         if path is None:
             return  # the directory itself, as `tar -C DIR .` writes it

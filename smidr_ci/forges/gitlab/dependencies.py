@@ -17,7 +17,7 @@ from smidr_ci.files import as_host_error
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.checkout_settings import attempts_of
 from smidr_ci.forges.gitlab.client import RunnerClient
-from smidr_ci.forges.gitlab.extraction import ExtractLimits, extract_zip
+from smidr_ci.forges.gitlab.extraction import ExtractLimits, extract
 from smidr_ci.forges.gitlab.payload import Dependency, Job
 from smidr_ci.forges.gitlab.ports import JobLog
 from smidr_ci.forges.gitlab.transport import Pause
@@ -34,7 +34,6 @@ _FATAL: Final = {
     403: "the job's project may not read them",
     404: "there are none: they expired or were deleted, or the job made none",
 }
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"
 
 
 class _TryAgainError(Exception):
@@ -78,8 +77,7 @@ class Downloads:
             try:
                 with tempfile.TemporaryFile(dir=self.scratch) as file:
                     self._download(item, file, cancel, is_direct=attempt == 1)
-                    _check_kind(file, item)
-                    return extract_zip(
+                    return extract(
                         file, project, warn=say.warning, cancel=cancel, limits=self.limits
                     )
             except _TryAgainError as error:
@@ -152,14 +150,6 @@ def _failure(response: requests.Response, item: Dependency) -> Exception:
     if status in _FATAL:
         return _refused(item, f"{_FATAL[status]} (the server answers {status})")
     return _TryAgainError(f"the server answers {status}")
-
-
-def _check_kind(file: IO[bytes], item: Dependency) -> None:
-    file.seek(0)
-    magic = file.read(4)
-    if magic.startswith((_GZIP, _ZSTD)):
-        raise _refused(item, "they are a tar archive, and smidr unpacks zip archives")
-    file.seek(0)
 
 
 def _refused(item: Dependency, why: str) -> SmidrError:

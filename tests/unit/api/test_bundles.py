@@ -221,7 +221,7 @@ HOSTILE = [
     ("a device", [(member("a", tarfile.CHRTYPE, devmajor=1, devminor=3), b"")]),
     ("a device", [(member("a", tarfile.BLKTYPE), b"")]),
     ("a FIFO", [(member("a", tarfile.FIFOTYPE), b"")]),
-    ("kind that is not taken", [(member("a", tarfile.CONTTYPE), b"")]),
+    ("of an unknown kind", [(member("a", tarfile.CONTTYPE), b"")]),
     ("setuid", [(member("a", mode=0o4755), b"x")]),
     ("setgid", [(member("a", mode=0o2755), b"x")]),
     ("twice", [(member("a"), b"x"), (member("a"), b"y")]),

@@ -131,7 +131,7 @@ def test_what_we_pack_comes_out_the_same(site: Site, tmp_path: Path) -> None:
     (source / "d/link").symlink_to("run")
     os.utime(source / "d/run", (1_700_000_001, 1_700_000_001))
     chosen = select(Tree(source), paths=["d"], warn=print, note=print)
-    site.take(b"".join(piece.data for piece in zip_pieces(chosen, warn=print)))
+    site.take(b"".join(bytes(piece.data) for piece in zip_pieces(chosen, warn=print)))
     run = site.project / "d/run"
     assert run.stat().st_mode & 0o7777 == 0o750
     assert run.stat().st_mtime == 1_700_000_001
@@ -216,7 +216,7 @@ def test_a_full_disk_is_told_before(site: Site) -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"not a zip", b"PK\x05\x06", b"\x1f\x8bxx", b"\x28\xb5\x2f\xfdxx"]
 )
-def test_what_is_no_zip_is_told(site: Site, content: bytes) -> None:
+def test_what_is_no_archive_is_told(site: Site, content: bytes) -> None:
     with pytest.raises(SmidrError) as caught:
         site.take(content)
     assert caught.value.kind is FailureKind.ARTIFACTS

@@ -1,8 +1,8 @@
 """Reads a stranger's tar archive as a stream, in constant memory.
 
 Not `tarfile`: its versions without the data filter, as in Python 3.11.2, can be led into endless
-loops and unbounded memory by headers. This takes what tar programs write for plain trees (POSIX
-ustar and pax, GNU long names) and refuses the rest. Formats: POSIX.1-2001 pax, GNU tar manual.
+loops and unbounded memory by headers. This reads what tar programs write for plain trees (POSIX
+ustar and pax, GNU long names) and only names the rest. Formats: POSIX.1-2001 pax, GNU tar manual.
 """
 
 from __future__ import annotations
@@ -12,10 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Protocol
 
-from smidr_ci.config.matching import shown
-from smidr_ci.errors import UsageError
-
-__all__ = ["Body", "Entry", "Kind", "Source", "read_entries"]
+__all__ = ["Body", "Entry", "Kind", "Source", "TarError", "read_entries"]
 
 _BLOCK: Final = 512
 _CHUNK: Final = 1 << 16
@@ -23,13 +20,19 @@ _MAX_EXTENSION: Final = 8 << 10
 _MAX_HEADERS: Final = 160_000
 _MAX_RECORDS: Final = 64
 _MAX_DIGITS: Final = 12
-_REFUSED: Final = {
+_OTHERS: Final = {
     b"1": "a hard link",
     b"3": "a device",
     b"4": "a device",
     b"6": "a FIFO",
     b"S": "a sparse file",
 }
+_FILES: Final = frozenset({b"0", b"\0"})
+_WITHOUT_DATA: Final = frozenset({b"1", b"3", b"4", b"6"})
+
+
+class TarError(ValueError):
+    """What is wrong, to be read after the archive's name: "ends in the middle"."""
 
 
 class Source(Protocol):
@@ -45,6 +48,7 @@ class Kind(Enum):
     FILE = "file"
     FOLDER = "directory"
     LINK = "symbolic link"
+    OTHER = "other thing"
 
 
 @dataclass(frozen=True)
@@ -58,6 +62,10 @@ class Entry:
     mode: int = 0
     target: str = ""
     """Of a link."""
+    mtime: int = 0
+    """Seconds since 1970."""
+    what: str = ""
+    """What another thing is: "a device"."""
 
 
 class Body:
@@ -82,10 +90,12 @@ class Body:
         self._padding = 0
 
 
-def read_entries(source: Source) -> Iterator[tuple[Entry, Body]]:
-    """Each entry with its content, in order; raises `UsageError` that names the entry."""
+def read_entries(
+    source: Source, *, max_headers: int = _MAX_HEADERS
+) -> Iterator[tuple[Entry, Body]]:
+    """Each entry with its content, in order; raises `TarError`, and what the source raises."""
     longer: dict[str, str] = {}
-    for _ in range(_MAX_HEADERS):
+    for _ in range(max_headers):
         header = _exactly(source, _BLOCK)
         if not any(header):
             while source.read(_CHUNK):  # padding; and gzip checks its sum at the very end
@@ -103,26 +113,25 @@ def read_entries(source: Source) -> Iterator[tuple[Entry, Body]]:
         body = Body(source, entry.size)
         yield entry, body
         body.skip()
-    raise UsageError("the bundle has too many entries")
+    raise TarError("has too many entries")
 
 
 def _entry(header: bytes, flag: bytes, size: int, longer: dict[str, str]) -> Entry:
     name = longer.get("path") or _name(header)
     target = longer.get("linkpath") or _text(header[157:257])
-    if flag in _REFUSED:
-        raise UsageError(f"the bundle's {shown(name)} is {_REFUSED[flag]}, which is not taken")
-    if any(key.startswith("GNU.sparse") for key in longer):
-        raise UsageError(f"the bundle's {shown(name)} is a sparse file, which is not taken")
     if "size" in longer:
         size = _decimal(longer["size"])
-    mode = _number(header[100:108])
+    mode, mtime = _number(header[100:108]), _time(header[136:148])
+    if any(key.startswith("GNU.sparse") for key in longer):
+        return Entry(name, Kind.OTHER, size, what=_OTHERS[b"S"])
     if flag == b"2":
-        return Entry(name, Kind.LINK, 0, mode, target)
-    if flag == b"5" or (flag in {b"0", b"\0"} and name.endswith("/")):
-        return Entry(name, Kind.FOLDER, 0, mode)
-    if flag in {b"0", b"\0"}:
-        return Entry(name, Kind.FILE, size, mode)
-    raise UsageError(f"the bundle's {shown(name)} is of a kind that is not taken: {flag!r}")
+        return Entry(name, Kind.LINK, 0, mode, target, mtime)
+    if flag == b"5" or (flag in _FILES and name.endswith("/")):
+        return Entry(name, Kind.FOLDER, 0, mode, mtime=mtime)
+    if flag in _FILES:
+        return Entry(name, Kind.FILE, size, mode, mtime=mtime)
+    what = _OTHERS.get(flag, f"of an unknown kind, {flag!r}")
+    return Entry(name, Kind.OTHER, 0 if flag in _WITHOUT_DATA else size, what=what)
 
 
 def _name(header: bytes) -> str:
@@ -137,7 +146,7 @@ def _exactly(source: Source, size: int) -> bytes:
     while size > 0:
         part = source.read(size)
         if not part:
-            raise UsageError("the bundle ends in the middle", hint="Send it again.")
+            raise TarError("ends in the middle")
         parts.append(part)
         size -= len(part)
     return b"".join(parts)
@@ -145,19 +154,26 @@ def _exactly(source: Source, size: int) -> bytes:
 
 def _check_sum(header: bytes) -> None:
     if _number(header[148:156]) != sum(header[:148]) + sum(header[156:]) + 8 * ord(" "):
-        raise UsageError("the bundle is no tar archive, or damaged")
+        raise TarError("is no tar archive, or damaged")
 
 
 def _number(field: bytes) -> int:
     digits = field.strip(b" \0")
     if len(digits) > _MAX_DIGITS or any(digit not in b"01234567" for digit in digits):
-        raise UsageError("the bundle has a header with a number that can't be right")
+        raise TarError("has a header with a number that can't be right")
     return int(digits or b"0", 8)
+
+
+def _time(field: bytes) -> int:
+    try:
+        return _number(field)
+    except TarError:  # before 1970, or far away: nothing depends on it
+        return 0
 
 
 def _decimal(text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _MAX_DIGITS):
-        raise UsageError("the bundle has a header with a size that can't be right")
+        raise TarError("has a header with a size that can't be right")
     return int(text)
 
 
@@ -166,14 +182,12 @@ def _text(field: bytes) -> str:
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        raise UsageError(
-            f"the bundle's {shown(raw.decode(errors='replace'))} has a name that is not UTF-8"
-        ) from error
+        raise TarError(f"has a name that is not UTF-8: {raw[:100]!r}") from error
 
 
 def _extension(source: Source, size: int) -> bytes:
     if size > _MAX_EXTENSION:
-        raise UsageError("the bundle has an entry with a far too long name")
+        raise TarError("has an entry with a far too long name")
     body = Body(source, size)
     raw = b"".join(body)
     body.skip()
@@ -194,12 +208,12 @@ def _pax(raw: bytes) -> dict[str, str]:
         record = raw[len(length_text) + 1 : length]
         key, is_pair, value = record.removesuffix(b"\n").partition(b"=")
         if not is_pair or length > len(raw) or not record.endswith(b"\n") or b"\0" in value:
-            raise UsageError("the bundle has a header that can't be read")
+            raise TarError("has a header that can't be read")
         raw = raw[length:]
         records += 1
         name = key.decode(errors="replace")
         if name in {"path", "linkpath", "size"} or name.startswith("GNU.sparse"):
             found[name] = _text(value)
     if raw:
-        raise UsageError("the bundle has a header with too many records")
+        raise TarError("has a header with too many records")
     return found
