@@ -12,7 +12,7 @@ from smidr_ci.config.base import MisfitError, Model
 from smidr_ci.config.host_files import HostFile, why_not_secret
 from smidr_ci.config.matching import Called, Matching
 
-__all__ = ["StoreSettings"]
+__all__ = ["StoreAccess", "StoreSettings", "WebUrl"]
 
 _URL: Final = r"(file:///[^\s\x00-\x1f\x7f?#;]{1,1024}|(https?|s3)://[^\s\x00-\x1f\x7f@?#]{1,1024})"
 StoreUrl = Annotated[
@@ -27,15 +27,12 @@ WebUrl = Annotated[
 ]
 
 
-class StoreSettings(Model):
-    """A directory, an HTTP server that takes PUT, or an S3 bucket."""
+class StoreAccess(Model):
+    """Where a store is, and how to log in: a directory, an HTTP server that takes PUT, or S3."""
 
     url: StoreUrl
     """`file:///srv/artifacts` for a directory, `https://host/path` for a server that takes PUT,
     HEAD and DELETE, `s3://bucket/prefix` for S3."""
-    public_url: WebUrl | None = None
-    """Where readers find the same files; by default the `https` URL itself, a signed link for S3,
-    and no link for a directory."""
     credentials_file: HostFile | None = None
     """For `https` one line, `user:password` or a bearer token; for `s3` a file in the format of
     `~/.aws/credentials`. Without it S3 logs in by AWS's own environment variables, files or
@@ -46,9 +43,6 @@ class StoreSettings(Model):
     """S3 servers other than Amazon's: `https://minio.example.com`."""
     region: Annotated[str, Matching("region", "[a-z0-9-]{1,64}", "a region's name")] | None = None
     """S3 region; the default is that of AWS's own settings, else `us-east-1`."""
-    link_days: Annotated[int, Field(ge=1, le=7), Strict(), Called("days")] = 7
-    """Signed links to S3 work so long; Amazon takes no more than 7 days, and login by an instance
-    or a session less."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -82,3 +76,14 @@ class StoreSettings(Model):
         return (
             MisfitError(f"the file {path} {problem}", ("credentials_file",), f"chmod 600 {path}"),
         )
+
+
+class StoreSettings(StoreAccess):
+    """A directory, an HTTP server that takes PUT, or an S3 bucket."""
+
+    public_url: WebUrl | None = None
+    """Where readers find the same files; by default the `https` URL itself, a signed link for S3,
+    and no link for a directory."""
+    link_days: Annotated[int, Field(ge=1, le=7), Strict(), Called("days")] = 7
+    """Signed links to S3 work so long; Amazon takes no more than 7 days, and login by an instance
+    or a session less."""
