@@ -15,6 +15,7 @@ from urllib3 import PoolManager
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
+from smidr_ci.forges.streaming import StreamingConnection
 from smidr_ci.forges.tls import TlsFiles
 
 __all__ = ["SessionHolder", "Sockets", "open_session", "root_of"]
@@ -144,12 +145,12 @@ class _Adapter(HTTPAdapter):
 
 
 def _pool_classes(sockets: Sockets) -> dict[str, type[HTTPConnectionPool]]:
-    class Plain(HTTPConnection):
+    class Plain(StreamingConnection, HTTPConnection):
         def connect(self) -> None:
             super().connect()
             sockets.add(self.sock)
 
-    class Secure(HTTPSConnection):
+    class Secure(StreamingConnection, HTTPSConnection):
         def connect(self) -> None:
             super().connect()
             sockets.add(self.sock)

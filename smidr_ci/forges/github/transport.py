@@ -6,7 +6,7 @@ It sits below every call; a caller sees one answer, or `ForgeUnreachableError`.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -23,7 +23,6 @@ from smidr_ci.text import printable
 __all__ = ["Limits", "Transport", "masked", "shown_url"]
 
 _REDIRECTS: Final = 5
-_SENT_BYTES: Final = 64 * 1024
 _SAME_METHOD: Final = frozenset({301, 307, 308})
 _SECRETS: Final = re.compile(
     r"(?i)((?:sig|signature|token|access_token)=)[^&\s\"']+"
@@ -107,8 +106,8 @@ class Transport:
             response = self._sessions.get().request(
                 method,
                 url,
-                # As a stream the body goes out in blocks, each with a time limit of its own.
-                data=_Body(body) if body else None,
+                # Nothing of it is copied, and each part that goes out has a time limit of its own.
+                data=memoryview(body) if body else None,
                 headers=dict(headers),
                 timeout=(self.limits.connect_s, self.limits.pause_s),
                 allow_redirects=False,
@@ -131,27 +130,6 @@ class Transport:
             if self._clock.monotonic() > until:
                 raise ValueError("the answer takes too long")
         return b"".join(parts)
-
-
-class _Body:
-    """What requests takes for a file of known length; nothing of it is copied as a whole."""
-
-    def __init__(self, raw: bytes | memoryview) -> None:
-        self._view = memoryview(raw)
-        self._offset = 0
-
-    def __len__(self) -> int:
-        return len(self._view)
-
-    def __iter__(self) -> Iterator[bytes]:
-        while part := self.read(_SENT_BYTES):
-            yield part
-
-    def read(self, size: int = -1) -> bytes:
-        end = len(self._view) if size < 0 else self._offset + size
-        part = bytes(self._view[self._offset : end])
-        self._offset += len(part)
-        return part
 
 
 def shown_url(url: str) -> str:

@@ -22,7 +22,13 @@ from smidr_ci.artifacts.model import shown
 from smidr_ci.errors import BuildFailedError, FailureKind
 from smidr_ci.files import open_untrusted
 from smidr_ci.forges.gitlab.packed import is_packed
-from smidr_ci.forges.gitlab.replay import CHUNK_BYTES, Piece, Source, file_changed
+from smidr_ci.forges.gitlab.replay import (
+    Buffers,
+    Bytes,
+    Piece,
+    Source,
+    file_changed,
+)
 from smidr_ci.forges.gitlab.selection import Selection
 
 __all__ = ["LEVELS", "gzip_pieces", "raw_pieces", "zip_pieces"]
@@ -31,25 +37,26 @@ LEVELS: Final = {"fastest": 0, "fast": 1, "default": 6, "slow": 7, "slowest": 9}
 """What ARTIFACT_COMPRESSION_LEVEL may say, as zlib levels; 0 stores."""
 
 _SMALL_BYTES: Final = 64 << 10
+_MAGIC_BYTES: Final = 64
 _EARLIEST: Final = (1980, 1, 1, 0, 0, 0)
 _LATEST: Final = (2107, 12, 31, 23, 59, 58)
 _KEPT_MODE: Final = 0o777
 
 
 class _Sink:
-    """Takes what a writer of the standard library writes; it can't seek."""
+    """Takes what a writer of the standard library writes, without a copy; it can't seek."""
 
     def __init__(self) -> None:
-        self._parts: list[bytes] = []
+        self._parts: list[Bytes] = []
 
-    def write(self, data: bytes) -> int:
-        self._parts.append(bytes(data))
+    def write(self, data: Bytes) -> int:
+        self._parts.append(data)
         return len(data)
 
     def flush(self) -> None:
         """Nothing is held back."""
 
-    def take(self) -> bytes:
+    def take(self) -> Bytes:
         parts, self._parts = self._parts, []
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
@@ -105,13 +112,14 @@ def _add_file(archive: _Zip, path: str) -> Iterator[Piece]:
     with open_untrusted(place) as file:
         info = os.fstat(file.fileno())
         source = Source.of(place, info)
-        first = file.read(CHUNK_BYTES) or b""
-        is_stored = not archive.level or is_packed(path, first)
+        buffers = Buffers(info.st_size)
+        first = buffers.fill(file, info.st_size)
+        is_stored = not archive.level or is_packed(path, bytes(first[:_MAGIC_BYTES]))
         entry = _entry(path, info, 0 if is_stored else archive.level)
         entry.file_size = info.st_size
         with archive.writer.open(entry, "w") as writer:
             offset = 0
-            for chunk in _chunks(file, first, info.st_size):
+            for chunk in _chunks(file, first, buffers, info.st_size):
                 header = archive.sink.take()
                 writer.write(chunk)
                 packed = archive.sink.take()
@@ -123,12 +131,12 @@ def _add_file(archive: _Zip, path: str) -> Iterator[Piece]:
             raise file_changed(place)
 
 
-def _chunks(file: FileIO, first: bytes, size: int) -> Iterator[bytes]:
-    chunk, left = first[:size], size
+def _chunks(file: FileIO, first: memoryview, buffers: Buffers, size: int) -> Iterator[memoryview]:
+    chunk, left = first, size
     while chunk:
         yield chunk
         left -= len(chunk)
-        chunk = file.read(min(CHUNK_BYTES, left)) or b"" if left else b""
+        chunk = buffers.fill(file, left)
 
 
 def _entry(path: str, info: os.stat_result, level: int = 0) -> zipfile.ZipInfo:
@@ -160,7 +168,8 @@ def gzip_pieces(selection: Selection, *, warn: Callable[[str], None]) -> Iterato
             sink = _Sink()
             # The name in the header is Latin-1; GzipFile leaves out what isn't.
             with gzip.GzipFile(os.path.basename(path), "wb", fileobj=sink, mtime=0) as writer:
-                while chunk := file.read(CHUNK_BYTES):
+                buffers = Buffers()
+                while chunk := buffers.fill(file):
                     writer.write(chunk)
                     yield Piece(sink.take())
             yield Piece(sink.take())
@@ -184,7 +193,8 @@ def _raw(selection: Selection, files: Iterable[str]) -> Iterator[Piece]:
         place = selection.place(path)
         with _opened(place, path) as file:
             source, offset = Source.of(place, os.fstat(file.fileno())), 0
-            while chunk := file.read(CHUNK_BYTES):
+            buffers = Buffers()
+            while chunk := buffers.fill(file):
                 yield Piece(chunk, source, offset)
                 offset += len(chunk)
 

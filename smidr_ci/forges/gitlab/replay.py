@@ -11,6 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -19,10 +20,10 @@ from smidr_ci.artifacts.model import shown
 from smidr_ci.errors import BuildFailedError, FailureKind
 from smidr_ci.files import as_host_error, open_untrusted
 
-__all__ = ["CHUNK_BYTES", "Piece", "Replay", "Source", "file_changed"]
+__all__ = ["CHUNK_BYTES", "Buffers", "Bytes", "Piece", "Replay", "Source", "file_changed"]
 
-CHUNK_BYTES: Final = 120 << 10
-"""Below 128 KiB malloc uses its heap; above, each buffer costs fresh pages and half the speed."""
+CHUNK_BYTES: Final = 1024 << 10
+"""Less would wake thread and receiver so often that it costs more than what they do."""
 _IN_MEMORY: Final = 1 << 20
 
 
@@ -41,11 +42,18 @@ class Source:
         return cls(path, info.st_ino, info.st_size, info.st_mtime_ns)
 
 
+Bytes = bytes | memoryview
+"""Good until the second one after it is asked for: big files go through two buffers in turns.
+
+Fresh memory for each chunk costs more than to read a file and to send it.
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """Bytes of the stream; with a source they are the file's own bytes from `offset` on."""
 
-    data: bytes
+    data: Bytes
     source: Source | None = None
     offset: int = 0
 
@@ -88,7 +96,7 @@ class Replay:
         """How much of the stream had to be kept."""
         return self._spooled
 
-    def chunks(self) -> Iterator[bytes]:
+    def chunks(self) -> Iterator[Bytes]:
         """The whole stream from its first byte; what is not made yet is made now.
 
         Raises `BuildFailedError` when a file changes in the meantime, `HostError` on a full disk.
@@ -139,7 +147,7 @@ class Replay:
             self._runs.append(_Run(piece.source, offset, size))
         self.produced_bytes += size
 
-    def _recorded(self, run: _Run) -> Iterator[bytes]:
+    def _recorded(self, run: _Run) -> Iterator[Bytes]:
         if run.source is None:
             yield from self._from_spool(run.offset, run.length)
         else:
@@ -164,7 +172,21 @@ def file_changed(path: Path) -> BuildFailedError:
     )
 
 
-def _from_file(source: Source, offset: int, length: int) -> Iterator[bytes]:
+class Buffers:
+    """Two buffers for the bytes of a file, in turns."""
+
+    def __init__(self, most: int = CHUNK_BYTES) -> None:
+        """`most` is enough for a small file."""
+        size = min(most, CHUNK_BYTES)
+        self._turn, self._next = memoryview(bytearray(size)), memoryview(bytearray(size))
+
+    def fill(self, file: FileIO, most: int = CHUNK_BYTES) -> memoryview:
+        """The file's next bytes, at most so many; empty at its end."""
+        self._turn, self._next = self._next, self._turn
+        return self._turn[: file.readinto(self._turn[:most]) or 0]
+
+
+def _from_file(source: Source, offset: int, length: int) -> Iterator[memoryview]:
     try:
         file = open_untrusted(source.path)
     except OSError as error:
@@ -173,8 +195,9 @@ def _from_file(source: Source, offset: int, length: int) -> Iterator[bytes]:
         if Source.of(source.path, os.fstat(file.fileno())) != source:
             raise file_changed(source.path)
         file.seek(offset)
+        buffers = Buffers(length)
         while length:
-            chunk = file.read(min(CHUNK_BYTES, length))
+            chunk = buffers.fill(file, length)
             if not chunk:
                 raise file_changed(source.path)
             length -= len(chunk)

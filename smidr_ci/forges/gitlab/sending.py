@@ -7,7 +7,8 @@ that cheap. The body is chunked, since its size is not known before it is packed
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin, urlsplit, urlunsplit
@@ -18,8 +19,10 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.client import RunnerClient
-from smidr_ci.forges.gitlab.replay import Replay
+from smidr_ci.forges.gitlab.replay import Bytes, Replay
 from smidr_ci.forges.gitlab.transport import Pause, Reply
+from smidr_ci.forges.readahead import one_ahead
+from smidr_ci.forges.streaming import ChunkedBody
 from smidr_ci.text import printable
 
 __all__ = ["Answer", "Delivery"]
@@ -109,13 +112,17 @@ class Delivery:
     def _attempt(self) -> Answer:
         self.attempts += 1
         form = _Form(self.file_name, self.replay, self.cancel)
+        with closing(form):
+            return self._send(form)
+
+    def _send(self, form: _Form) -> Answer:
         headers = self.client.job_headers(self.token)
         headers["Content-Type"] = f"multipart/form-data; boundary={form.boundary}"
         try:
             response = self.client.transport.session().post(
                 self.url,
                 params=self.params,
-                data=_Sized(form) if self.is_sized else iter(form),
+                data=_Sized(form) if self.is_sized else ChunkedBody(form),  # type: ignore[arg-type]  # types-requests knows of no memoryview
                 headers=headers,
                 timeout=(_CONNECT_OR_WRITE_S, _ANSWER_S),
                 allow_redirects=False,
@@ -134,6 +141,7 @@ class _Form:
         self.boundary = f"smidr-{secrets.token_hex(16)}"
         self.replay = replay
         self._cancel = cancel
+        self._contents: list[Generator[Bytes, None, None]] = []
         # As browsers write it (HTML standard, multipart/form-data).
         name = "".join({'"': "%22", "\r": "%0D", "\n": "%0A"}.get(sign, sign) for sign in file_name)
         self.head = (
@@ -143,12 +151,19 @@ class _Form:
         ).encode("utf-8", "replace")
         self.tail = f"\r\n--{self.boundary}--\r\n".encode()
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Bytes]:
+        content = one_ahead(self.replay.chunks())
+        self._contents.append(content)
         yield self.head
-        for chunk in self.replay.chunks():
+        for chunk in content:
             self._cancel.raise_if_cancelled()
             yield chunk
         yield self.tail
+
+    def close(self) -> None:
+        """End what makes the content ahead: the next attempt must not meet it."""
+        for content in self._contents:
+            content.close()
 
 
 @dataclass(frozen=True)
@@ -160,7 +175,7 @@ class _Sized:
     def __len__(self) -> int:
         return len(self.form.head) + self.form.replay.produced_bytes + len(self.form.tail)
 
-    def __iter__(self) -> Iterator[bytes]:
+    def __iter__(self) -> Iterator[Bytes]:
         return iter(self.form)
 
 

@@ -42,7 +42,7 @@ def choose(
 def packed(root: Path, paths: list[str], level: int = LEVELS["default"]) -> zipfile.ZipFile:
     selection = Selection(Tree(root), choose(root, paths))
     pieces = zip_pieces(selection, level=level, warn=lambda _: None)
-    return zipfile.ZipFile(io.BytesIO(b"".join(piece.data for piece in pieces)))
+    return zipfile.ZipFile(io.BytesIO(b"".join(bytes(piece.data) for piece in pieces)))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_another_program_takes_the_zip_from_a_file(tmp_path: Path) -> None:
     (tmp_path / "in/link").symlink_to("b/c")
     selection = Selection(Tree(tmp_path), choose(tmp_path, ["in"]))
     (tmp_path / "x.zip").write_bytes(
-        b"".join(piece.data for piece in zip_pieces(selection, warn=print))
+        b"".join(bytes(piece.data) for piece in zip_pieces(selection, warn=print))
     )
     subprocess.run(
         [sys.executable, "-m", "zipfile", "-e", tmp_path / "x.zip", tmp_path / "out"], check=True
@@ -160,7 +160,7 @@ def test_pipes_are_left_out_with_a_warning(tmp_path: Path) -> None:
     make(tmp_path, "file")
     lines: list[str] = []
     selection = Selection(Tree(tmp_path), ["file", "pipe"])
-    content = b"".join(piece.data for piece in zip_pieces(selection, warn=lines.append))
+    content = b"".join(bytes(piece.data) for piece in zip_pieces(selection, warn=lines.append))
     assert zipfile.ZipFile(io.BytesIO(content)).namelist() == ["file"]
     assert lines == ["pipe: left out, it is neither file, directory nor link"]
 
@@ -183,7 +183,7 @@ def test_compressed_images_are_stored_and_text_is_deflated(tmp_path: Path) -> No
 def test_gzip_has_a_member_for_each_file(tmp_path: Path) -> None:
     make(tmp_path, "r/a.xml", "r/b.xml", "r/ж.xml")
     selection = Selection(Tree(tmp_path), choose(tmp_path, ["r"]))
-    content = b"".join(piece.data for piece in gzip_pieces(selection, warn=lambda _: None))
+    content = b"".join(bytes(piece.data) for piece in gzip_pieces(selection, warn=lambda _: None))
     assert gzip.decompress(content).decode() == (
         "content of r/a.xml\ncontent of r/b.xml\ncontent of r/ж.xml\n"
     )
@@ -196,7 +196,7 @@ def test_gzip_has_a_member_for_each_file(tmp_path: Path) -> None:
 def test_raw_takes_exactly_one_file(tmp_path: Path) -> None:
     make(tmp_path, "one", "two")
     pieces = raw_pieces(Selection(Tree(tmp_path), ["one"]), warn=lambda _: None)
-    assert b"".join(piece.data for piece in pieces) == b"content of one\n"
+    assert b"".join(bytes(piece.data) for piece in pieces) == b"content of one\n"
     with pytest.raises(SmidrError, match="2 files were chosen where the format takes one"):
         list(raw_pieces(Selection(Tree(tmp_path), ["one", "two"]), warn=lambda _: None))
 
@@ -214,12 +214,12 @@ def test_a_replay_gives_the_same_bytes_and_packs_nothing_twice(tmp_path: Path) -
             yield piece
 
     with Replay(counted(), tmp_path) as replay:
-        for part in (1, 4, 9):  # attempts that break off
+        for part in (1, 2, 4):  # attempts that break off
             stream = replay.chunks()
             for _ in range(part):
                 next(stream)
-        whole = b"".join(replay.chunks())
-        again = b"".join(replay.chunks())
+        whole = b"".join(map(bytes, replay.chunks()))
+        again = b"".join(map(bytes, replay.chunks()))
         assert whole == again
         assert replay.is_complete
         assert made == len(whole) == replay.produced_bytes
