@@ -112,6 +112,10 @@ class Registrations:
         except OSError as error:
             raise as_host_error(error, "can't forget the registration", self._directory) from error
 
+    def is_there(self, name: str) -> bool:
+        """Whether there is such a registration, good or bad."""
+        return self._path(name).exists()
+
     def check_name(self, name: str) -> None:
         """Raise `UsageError` for what can't be a registration's name."""
         self._path(name)

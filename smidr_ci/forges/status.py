@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 __all__ = ["RegistrationStatus"]
 
@@ -21,3 +22,6 @@ class RegistrationStatus:
     """Why it does not ask, or what the forge said; empty while all is well."""
     jobs: tuple[str, ...] = ()
     """Jobs that are not over, with their builds."""
+    runners: Mapping[str, int] = field(default_factory=dict)
+    """Official runners that the agent starts by itself: how many are `starting`, `idle`, `busy`,
+    `wanted`, and how many more are `free`; empty where it starts none."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 from weakref import WeakKeyDictionary
 
 from smidr_ci.builds.history import previous_build
+from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.forges.deliveries import Deliverer
 from smidr_ci.forges.github.forge import GitHubForge
+from smidr_ci.forges.github.runners.ports import Downloads, Runners
 from smidr_ci.forges.parts import Parts
 from smidr_ci.forges.registration import Registration
 
@@ -29,10 +31,16 @@ def make_runner(registration: Registration, parts: Parts) -> GitHubForge:
         found = previous_build(store, record)
         return store.get(found.build_id) if found is not None else None
 
-    made = GitHubForge(registration, parts, previous_of)
+    made = GitHubForge(registration, parts, previous_of, _local_runners)
     with _LOCK:
         _MADE.setdefault(parts, {})[registration.name] = made
     return made
+
+
+def _local_runners(registration: str, host: Callable[[], Host], downloads: Downloads) -> Runners:
+    from smidr_ci.forges.github.runners.local import local_runners  # noqa: PLC0415 - if needed
+
+    return local_runners(registration, host, downloads)
 
 
 def make_deliverers(registration: Registration, parts: Parts) -> Mapping[str, Deliverer]:

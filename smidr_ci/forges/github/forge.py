@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.cancel import CancelToken
@@ -26,6 +26,8 @@ from smidr_ci.forges.github.registering import client_for
 from smidr_ci.forges.github.rendering import approval_body
 from smidr_ci.forges.github.reporter import CheckReporter
 from smidr_ci.forges.github.results import ResultsService, RuntimeToken
+from smidr_ci.forges.github.runners.options import Mode, RunnerOptions
+from smidr_ci.forges.github.runners.ports import LocalRunnersMaker
 from smidr_ci.forges.github.runs import WorkflowRuns
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.targets import CheckNames, CheckTarget, Targets
@@ -37,10 +39,15 @@ from smidr_ci.forges.registration import Registration
 from smidr_ci.forges.status import RegistrationStatus
 from smidr_ci.forges.tls import TlsFiles
 
-__all__ = ["GitHubForge"]
+if TYPE_CHECKING:  # only hosts with runners on demand need it
+    from smidr_ci.forges.github.runners.on_demand import OnDemand
+
+__all__ = ["APPROVAL", "GitHubForge"]
 
 log = logging.getLogger(__name__)
 
+APPROVAL: Final = "smidr / approval"
+"""The check with the button, for a job that gets no runner before it is pressed."""
 _POLL_S: Final = 60.0
 _MISSED_S: Final = 300.0
 
@@ -48,8 +55,7 @@ _MISSED_S: Final = 300.0
 class GitHubForge:
     """What the agent and its step service need of one registration; thread-safe.
 
-    `on_jobs` and `on_approved` may be set: they hear of repositories with news about jobs, and of
-    commits that somebody let build.
+    With `make_runners` it has official runners of its own, if the registration says so.
     """
 
     def __init__(
@@ -57,23 +63,21 @@ class GitHubForge:
         registration: Registration,
         parts: Parts,
         previous_of: Callable[[BuildRecord], BuildRecord | None] | None = None,
+        make_runners: LocalRunnersMaker | None = None,
     ) -> None:
-        """Raises `ConfigError` for a registration of no use."""
+        """Raises `SmidrError` for a registration of no use."""
         self.registration = registration
         self.site = Site.of(registration.url)
         self.options = GitHubOptions.of(registration)
-        self.on_jobs: Callable[[str], None] = lambda _repository: None
-        self.on_approved: Callable[[str, str], None] = lambda _repository, _sha: None
         self._parts = parts
         host = parts.host()
         self._clock = host.clock
-        tls = TlsFiles(
-            registration.tls_ca_file, registration.tls_cert_file, registration.tls_key_file
-        )
-        self.transport = Transport(tls, host.clock)
-        on_call = None if parts.on_call is None else partial(parts.on_call, "github")
+        files = (registration.tls_ca_file, registration.tls_cert_file, registration.tls_key_file)
+        self._tls = TlsFiles(*files)
+        self.transport = Transport(self._tls, host.clock)
+        self._on_call = None if parts.on_call is None else partial(parts.on_call, "github")
         self.client = client_for(
-            registration, clock=host.clock, transport=self.transport, on_call=on_call
+            registration, clock=host.clock, transport=self.transport, on_call=self._on_call
         )
         self.checks = CheckRuns(self.client)
         self.runs = WorkflowRuns(self.site, self.client)
@@ -95,6 +99,7 @@ class GitHubForge:
             shows_progress=self.client.credentials.is_app,
         )
         self._poller = self._make_poller()
+        self.on_demand = self._make_on_demand(make_runners)
 
     def deliverers(self) -> Mapping[str, Deliverer]:
         """Who brings checks and sees to hints, by the beginning of the receivers' names."""
@@ -121,7 +126,7 @@ class GitHubForge:
                 approvals=self.approvals,
                 rebuilds=rebuilds,
                 jobs_changed=self._jobs_changed,
-                approved=self._approved,
+                approved=lambda repository, _sha: self._jobs_changed(repository),
             )
         )
         return {f"{self._prefix}check:": checks, f"{self._prefix}hook:": hints}
@@ -172,48 +177,84 @@ class GitHubForge:
         self.reporter.start()
         if self._poller is not None:
             self._poller.start()
+        if self.on_demand is not None:
+            self.on_demand.start()
 
     def update(self, registration: Registration) -> None:
         """Take over another pause, limit or customer."""
         self.registration = registration
+        if self.on_demand is not None:
+            self.on_demand.wake()
 
     def drain(self) -> None:
-        """Nothing to do: jobs come from the official runner, checks go out to the end."""
+        """Start no more runners, and let go of idle ones; checks go out to the end."""
+        if self.on_demand is not None:
+            self.on_demand.drain()
 
     def stop(self) -> None:
-        """End; the next process goes on."""
+        """End; the next process goes on, also with the runners."""
         if self._poller is not None:
             self._poller.stop(0.0)
+        if self.on_demand is not None:
+            self.on_demand.stop()  # which still has calls to make
         self.client.sender.end()
         self.reporter.stop()
         self.transport.close()
 
     def running(self) -> list[Any]:
-        """Builds whose checks are not over."""
-        return [build_id for build_id, _ in self._targets.all()]
+        """Builds whose checks are not over, and runners."""
+        builds = [build_id for build_id, _ in self._targets.all()]
+        return [*builds, *(self.on_demand.described() if self.on_demand is not None else ())]
 
     @property
     def expected_builds(self) -> int:
-        """None: a step's order is a build at once."""
-        return 0
+        """Runners that wait for a job, which may order a build; a step's order is one at once."""
+        return self.on_demand.expected_builds if self.on_demand is not None else 0
 
     @property
     def is_busy(self) -> bool:
-        """Whether a draining agent should wait: not for this, the outbox keeps what is left."""
-        return False
+        """Whether a draining agent should wait: for jobs, whose steps may want to build."""
+        return self.on_demand is not None and self.on_demand.is_busy
 
     def status(self) -> RegistrationStatus:
         """What it does now."""
         problem = self._poller.problem if self._poller is not None else ""
+        told = self.on_demand.told() if self.on_demand is not None else None
         state = "paused" if self.registration.is_paused else "asking"
         return RegistrationStatus(
             name=self.registration.name,
             forge="github",
             url=self.registration.url,
-            state=state,
-            detail=problem,
+            state=told.state if told is not None and state == "asking" else state,
+            detail="; ".join(filter(None, (told.detail if told is not None else "", problem))),
             jobs=tuple(str(item) for item in self.running()),
+            runners=told.figures if told is not None else {},
         )
+
+    def _make_on_demand(self, make_runners: LocalRunnersMaker | None) -> OnDemand | None:
+        options = RunnerOptions.of(self.registration)
+        if make_runners is None or options.mode is Mode.ATTACH:
+            return None
+        from smidr_ci.forges.github.runners.assembly import (  # noqa: PLC0415 - not for all hosts
+            Surroundings,
+            make_on_demand,
+        )
+
+        around = Surroundings(
+            registration=lambda: self.registration,
+            site=self.site,
+            client=self.client,
+            runs=self.runs,
+            approvals=self.approvals,
+            parts=self._parts,
+            tls=self._tls,
+            on_call=self._on_call,
+            hold=self._hold if self.client.credentials.is_app else None,
+        )
+        return make_on_demand(around, options, make_runners)
+
+    def _hold(self, repository: str, sha: str, reason: str) -> None:
+        self.hold(CheckTarget(repository, sha, APPROVAL), reason)
 
     def _make_poller(self) -> HookPoller | None:
         if not self.client.credentials.is_app:
@@ -226,10 +267,8 @@ class GitHubForge:
         return HookPoller(f"{self._prefix}poll", missed.fetch, _POLL_S)
 
     def _jobs_changed(self, repository: str) -> None:
-        self.on_jobs(repository)
-
-    def _approved(self, repository: str, sha: str) -> None:
-        self.on_approved(repository, sha)
+        if self.on_demand is not None:
+            self.on_demand.heard(repository)
 
     def _accept(self, hint: Hint) -> None:
         if self.site.covers(hint.repository):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from smidr_ci.forges.github.site import Site
 __all__ = ["WorkflowRuns"]
 
 _OPEN: Final = ("queued", "in_progress")
+_MOST_RUNS: Final = 100
 
 
 class WorkflowRuns:
@@ -34,7 +36,7 @@ class WorkflowRuns:
         """
         if not self._site.covers(repository):
             raise ForbiddenError(f"this host does not serve {repository[:200]}")
-        run = self._run(repository, run_id)
+        run = self.run(repository, run_id)
         self._check_runner(repository, run_id, runner_name)
         facts = self._facts_of(repository, run)
         if facts.pull_request and facts.event in PULL_REQUESTS:
@@ -51,7 +53,7 @@ class WorkflowRuns:
         """
         if facts.is_fork is not None:
             return facts
-        run = self._run(facts.repository, facts.run_id)
+        run = self.run(facts.repository, facts.run_id)
         told = self._facts_of(facts.repository, run)
         number = facts.pull_request or told.pull_request
         found = replace(
@@ -63,8 +65,8 @@ class WorkflowRuns:
         )
         return self._with_pull_request(found) if number and facts.event in PULL_REQUESTS else found
 
-    def waiting_jobs(self, repository: str) -> Iterator[Mapping[str, Any]]:
-        """Jobs of this repository that wait for a runner; newest run first."""
+    def waiting(self, repository: str) -> Iterator[tuple[Mapping[str, Any], Mapping[str, Any]]]:
+        """Jobs of this repository that wait for a runner, each after its run; newest run first."""
         scope = Scope.of(repository, actions="read")
         for status in _OPEN:  # a run is in progress as soon as one of its jobs is
             runs = self._client.pages(
@@ -74,12 +76,14 @@ class WorkflowRuns:
                 params={"status": status},
                 items="workflow_runs",
             )
-            for run in runs:
-                for job in self._jobs(repository, int(run["id"])):
+            for run in islice(runs, _MOST_RUNS):
+                number = run.get("id")
+                for job in self._jobs(repository, number) if isinstance(number, int) else ():
                     if job.get("status") == "queued":
-                        yield job
+                        yield run, job
 
-    def _run(self, repository: str, run_id: int) -> Mapping[str, Any]:
+    def run(self, repository: str, run_id: int) -> Mapping[str, Any]:
+        """One run as GitHub tells it."""
         scope = Scope.of(repository, actions="read")
         path = f"/repos/{repository}/actions/runs/{run_id:d}"
         return self._client.get(path, scope, action="look up the workflow run").object()

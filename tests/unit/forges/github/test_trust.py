@@ -311,7 +311,7 @@ def test_jobs_that_wait_are_listed_from_both_kinds_of_runs(
     github.state.add_job(2)
     github.state.add_job(3, status="queued")
     looker = runs(room)
-    assert {job["id"] for job in looker.waiting_jobs("acme/bsp")} == {first["id"], second["id"]}
-    assert len(list(looker.waiting_jobs("acme/bsp"))) == 2
+    assert {job["id"] for _, job in looker.waiting("acme/bsp")} == {first["id"], second["id"]}
+    assert len(list(looker.waiting("acme/bsp"))) == 2
     looks = github.asked("GET /repos/acme/bsp/actions/runs")
     assert ["if-none-match" in asked.headers for asked in looks] == [False, False, True, True]

@@ -1,0 +1,272 @@
+"""Runners on demand for one registration: threads that look, listen, start and clean up."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Final, NamedTuple, Protocol
+
+from smidr_ci.clock import Clock
+from smidr_ci.errors import SmidrError
+from smidr_ci.forges.github.errors import RateLimitedError
+from smidr_ci.forges.github.runners.fleet import Fleet
+from smidr_ci.forges.github.runners.jit import JitSource, Wanted
+from smidr_ci.forges.github.runners.listening import Listener
+from smidr_ci.forges.github.runners.ports import LocalRunner, Runners, RunnerState
+
+__all__ = ["JitDemand", "OnDemand", "ScaleSetDemand", "Told", "WantsRunners"]
+
+log = logging.getLogger(__name__)
+
+_LOOK_S: Final = 20.0
+_SETTLE_S: Final = 15.0
+_BETWEEN_S: Final = 2.0
+"""Many hints at once lead to one look."""
+_FRESH_S: Final = 10.0
+"""GitHub's lists may still show a job as waiting that one of our runners has just begun."""
+_STOP_S: Final = 5.0
+
+
+class WantsRunners(Protocol):
+    """Where the number of runners comes from."""
+
+    def begin(self) -> None:
+        """Begin to look or listen."""
+
+    def end(self) -> None:
+        """End it, within seconds."""
+
+    def heard(self, repository: str) -> None:
+        """Something happened to a job there, or was approved."""
+
+    def wanted(self, old_busy: int) -> Wanted:
+        """How many should be alive; `old_busy` have been at work for a while.
+
+        Raises `ForgeError`.
+        """
+
+    @property
+    def every_s(self) -> float:
+        """After how many seconds to ask again, without news."""
+
+
+class Told(NamedTuple):
+    """What runners on demand do now."""
+
+    state: str
+    """See `forges.status`."""
+    detail: str
+    figures: Mapping[str, int]
+    """Runners that are `starting`, `idle`, `busy`, `wanted`, and how many more are `free`."""
+
+
+class Cuttable(Protocol):
+    """Connections that can be ended while something waits on them."""
+
+    def cut(self) -> None:
+        """End what waits; single calls can still be made, to take leave."""
+
+    def close(self) -> None:
+        """Close what is idle."""
+
+
+class JitDemand:
+    """GitHub's lists of jobs."""
+
+    every_s = _LOOK_S
+
+    def __init__(self, source: JitSource) -> None:
+        self._source = source
+
+    def begin(self) -> None:
+        """Nothing: each question is a look."""
+
+    def end(self) -> None:
+        """Nothing."""
+
+    def heard(self, repository: str) -> None:
+        """See `WantsRunners`."""
+        self._source.heard(repository)
+
+    def wanted(self, old_busy: int) -> Wanted:
+        """See `WantsRunners`."""
+        return self._source.wanted(old_busy)
+
+
+class ScaleSetDemand:
+    """The queue of a scale set, at which a thread listens."""
+
+    every_s = _SETTLE_S
+
+    def __init__(
+        self, name: str, listener: Listener, news: Callable[[], None], connections: Cuttable
+    ) -> None:
+        """`news` makes it decide once more on jobs that were refused."""
+        self._listener = listener
+        self._news = news
+        self._connections = connections
+        self._thread = threading.Thread(target=listener.run, name=f"github:{name}", daemon=True)
+
+    def begin(self) -> None:
+        """See `WantsRunners`."""
+        self._thread.start()
+
+    def end(self) -> None:
+        """See `WantsRunners`: ends the session, too."""
+        self._listener.end()
+        self._connections.cut()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_S)
+        self._connections.close()
+
+    def heard(self, repository: str) -> None:  # noqa: ARG002 - the queue tells of jobs
+        """See `WantsRunners`."""
+        self._news()
+
+    def wanted(self, old_busy: int) -> Wanted:  # noqa: ARG002 - GitHub counts those that run
+        """See `WantsRunners`."""
+        return Wanted(self._listener.wanted, self._listener.problem)
+
+
+class OnDemand:
+    """Thread-safe. What runs goes on when this stops: the next process adopts it."""
+
+    def __init__(
+        self,
+        name: str,
+        demand: WantsRunners,
+        fleet: Fleet,
+        runners: Runners,
+        clock: Clock,
+        is_paused: Callable[[], bool],
+    ) -> None:
+        self._name = name
+        self._demand = demand
+        self._fleet = fleet
+        self._runners = runners
+        self._clock = clock
+        self._is_paused = is_paused
+        self._ended = threading.Event()
+        self._wake = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._unlisten: Callable[[], None] = lambda: None
+        self.is_draining = False
+        self.problem = ""
+        """Why there are fewer runners than there should be; empty while all is well."""
+        self.rounds = 0
+        """How often it has looked."""
+
+    def start(self) -> None:
+        """Adopt what runs, and begin; raises `SmidrError` when that can't be."""
+        self._runners.open()
+        self._unlisten = self._runners.listen(self._wake.set)
+        self._demand.begin()
+        self._thread = threading.Thread(
+            target=self._loop, name=f"github:{self._name}:runners", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End within seconds; runners go on."""
+        self._ended.set()
+        self._wake.set()
+        self._unlisten()
+        self._demand.end()
+        if self._thread is not None:
+            self._thread.join(_STOP_S)
+        self._runners.close()
+
+    def drain(self) -> None:
+        """Start no more, and let go of those that have no job."""
+        if not self.is_draining:
+            self.is_draining = True
+            self._wake.set()
+
+    @property
+    def takes_jobs(self) -> bool:
+        """Whether more runners may be started."""
+        return not (self.is_draining or self._is_paused() or self._ended.is_set())
+
+    def heard(self, repository: str) -> None:
+        """Something happened to a job there, or was approved: look soon."""
+        self._demand.heard(repository)
+        self._wake.set()
+
+    def wake(self) -> None:
+        """There is news: look soon."""
+        self._wake.set()
+
+    def alive(self) -> list[LocalRunner]:
+        """The runners whose processes run."""
+        return [item for item in self._runners.running().values() if item.is_alive]
+
+    def described(self) -> list[str]:
+        """The same, a line each."""
+        return [
+            f"runner {item.name}: {item.state}{f', {item.job}' if item.job else ''}"
+            for item in self.alive()
+        ]
+
+    @property
+    def expected_builds(self) -> int:
+        """Runners whose job is still to come."""
+        return sum(item.state is not RunnerState.BUSY for item in self.alive())
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a job runs."""
+        return any(item.state is RunnerState.BUSY for item in self.alive())
+
+    def told(self) -> Told:
+        """What it does, in words and figures."""
+        seen = self._fleet.status
+        states = [item.state for item in self.alive()]
+        counts = {str(state): states.count(state) for state in RunnerState if state != "exited"}
+        counts |= {"wanted": seen.wanted, "free": seen.free}
+        said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+        version = f"runner {self._runners.version}" if self._runners.version else "no runner yet"
+        detail = "; ".join(filter(None, (self.problem, said, version)))
+        return Told("waiting" if self.problem else "asking", detail, counts)
+
+    def look(self) -> float:
+        """Do all that is to be done now; seconds until the next look."""
+        self.rounds += 1
+        if not self.takes_jobs:
+            if self.is_draining:
+                self._fleet.release_idle()
+            self._fleet.settle(0, may_start=False)
+            self.problem = ""
+            return self._demand.every_s
+        try:
+            found = self._demand.wanted(self._old_busy())
+        except RateLimitedError as error:
+            self.problem = error.message
+            return max(error.after_s, self._demand.every_s)
+        self._fleet.settle(found.runners)
+        self.problem = found.problem or self._fleet.status.reason
+        return self._demand.every_s
+
+    def _loop(self) -> None:
+        while not self._ended.is_set():
+            self._wake.clear()
+            wait_s = _LOOK_S
+            try:
+                wait_s = self.look()
+            except SmidrError as error:
+                if str(error) != self.problem:
+                    log.warning("%s", error)
+                self.problem = str(error)
+            except Exception as error:
+                log.exception("runners of %s", self._name)
+                self.problem = f"a fault of smidr's: {type(error).__name__}"
+            if self._ended.wait(_BETWEEN_S):
+                return
+            self._wake.wait(max(wait_s - _BETWEEN_S, 0.0))
+
+    def _old_busy(self) -> int:
+        now = self._clock.now()
+        return sum(
+            item.state is RunnerState.BUSY and (now - item.changed_at).total_seconds() >= _FRESH_S
+            for item in self.alive()
+        )
