@@ -29,7 +29,7 @@ class Receiver:
         self._listener.bind(("127.0.0.1", 0))
         self._listener.listen()
         self.port = self._listener.getsockname()[1]
-        self.taken = b""
+        self.taken = bytearray()
         self._thread = threading.Thread(target=self._serve)
         self._thread.start()
 
@@ -38,7 +38,10 @@ class Receiver:
         connection, _ = self._listener.accept()
         with connection:
             while not self.taken.endswith(self._ends_with):
-                self.taken += connection.recv(self._part)
+                part = connection.recv(self._part)
+                if not part:
+                    return  # the client gave up
+                self.taken += part
                 resting.wait(self._rest_s)
             connection.sendall(ANSWER)
 
