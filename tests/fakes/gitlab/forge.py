@@ -316,7 +316,7 @@ def hello_files(target: Path, hello: Path, bitbake: str, branch: str, ci: str = 
     text = re.sub(r"(?m)^    git: .*$", f"    git: {bitbake}", text)
     text = re.sub(r"(?m)^    branch: .*$", f"    branch: {branch}", text)
     (target / "smidr.yaml").write_text(text)
-    template = Path(__file__).resolve().parents[2] / "gitlab-template.yml"
+    template = Path(__file__).resolve().parents[3] / "gitlab-template.yml"
     shutil.copyfile(template, target / template.name)
     (target / ".gitlab-ci.yml").write_text(ci)
     return target
