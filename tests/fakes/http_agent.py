@@ -194,21 +194,13 @@ class HttpAgent:
 
     def __exit__(self, *_: object) -> None:
         self._run(self.server.stop())
-        self._run(self.server.stop())  # of who came in while it was stopped
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
-        self._loop.run_until_complete(self._settle())
+        self._loop.run_until_complete(self._loop.shutdown_asyncgens())
         self._loop.close()
         self._pool.shutdown()
         self.agent.close()
         self._database.close()
-
-    async def _settle(self) -> None:
-        """What came in while the server closed is accepted by now: close that too."""
-        await self._loop.shutdown_asyncgens()
-        for _ in range(3):
-            await asyncio.sleep(0)
-            await self.server.stop(0)
 
     @property
     def url(self) -> str:
