@@ -40,8 +40,13 @@ def recover(host: Host) -> Iterator[tuple[BuildRecord, KernelLock]]:
 def remove_leftovers(host: Host) -> None:
     """Take away containers and workspaces that no build uses any more; trouble is only logged."""
     try:
-        for item in find_leftovers(host):
-            _log.info("removing what a crash left: %s", item.text)
-            item.remove()
+        found = find_leftovers(host)
     except (SmidrError, OSError) as error:
-        _log.warning("can't remove what a crash left: %s", error)
+        _log.warning("can't look for what a crash left: %s", error)
+        return
+    for item in found:
+        _log.info("removing what a crash left: %s", item.text)
+        try:
+            item.remove()
+        except (SmidrError, OSError) as error:  # the others can go all the same
+            _log.warning("can't remove what a crash left: %s: %s", item.text, error)

@@ -121,7 +121,10 @@ def check_stages(record: Mapping[str, Any], expected: Mapping[str, Any]) -> None
 
 def check(site: CrashSite, record: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """The build came to the same as one that nobody disturbed, and no work was done twice."""
-    assert {name: record[name] for name in _SAME} == {name: expected[name] for name in _SAME}
+    differences = {
+        name: (record[name], expected[name]) for name in _SAME if record[name] != expected[name]
+    }
+    assert differences == {}, f"{record['requested_by']}: {differences}"
     check_stages(record, expected)
     check_artifacts(site, record)
     assert console(site, record) == console(site, expected)

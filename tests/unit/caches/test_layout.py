@@ -132,6 +132,7 @@ def test_what_others_probe_and_remove_meanwhile_does_not_matter(
         other.join()
 
 
+@needs_root
 def test_full_disk_is_named_as_such(small_disk: Path, user: User) -> None:
     dirs = CacheDirs(small_disk / "downloads", small_disk / "sstate")
     dirs.prepare(user)
