@@ -67,7 +67,9 @@ class JobArchives:
             os.utime(place.parent)  # what collection goes by
         return file
 
-    def save(self, owner: str, key: str, chunks: Iterable[bytes], cancel: CancelToken) -> int:
+    def save(
+        self, owner: str, key: str, chunks: Iterable[bytes | memoryview], cancel: CancelToken
+    ) -> int:
         """Put an archive in the place of the one before, when all of it is there; its size.
 
         Raises `BusyError` when somebody else writes it for too long, `HostError` when it gets too
@@ -99,7 +101,9 @@ class JobArchives:
         with lock:
             yield lock
 
-    def _replace(self, place: Path, chunks: Iterable[bytes], cancel: CancelToken) -> int:
+    def _replace(
+        self, place: Path, chunks: Iterable[bytes | memoryview], cancel: CancelToken
+    ) -> int:
         handle, name = tempfile.mkstemp(prefix=_BEGUN, dir=place.parent)
         try:
             with os.fdopen(handle, "wb") as file:
@@ -112,7 +116,9 @@ class JobArchives:
             raise
         return size
 
-    def _write(self, file: IO[bytes], chunks: Iterable[bytes], cancel: CancelToken) -> int:
+    def _write(
+        self, file: IO[bytes], chunks: Iterable[bytes | memoryview], cancel: CancelToken
+    ) -> int:
         size, looked = 0, -_LOOK_BYTES
         for chunk in chunks:
             cancel.raise_if_cancelled()

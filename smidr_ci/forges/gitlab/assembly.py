@@ -9,11 +9,13 @@ from pathlib import Path
 
 from smidr_ci.builds.history import previous_build
 from smidr_ci.builds.model import BuildRecord
+from smidr_ci.caches.job_archives import JobArchives
 from smidr_ci.forges.deliveries import Deliverer
-from smidr_ci.forges.gitlab.checkout import Checkout
+from smidr_ci.forges.gitlab.checkout import Checkout, give_to
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.container_scripts import ContainerScripts
 from smidr_ci.forges.gitlab.dependencies import Downloads
+from smidr_ci.forges.gitlab.job_caches import JobCaches
 from smidr_ci.forges.gitlab.job_uploads import JobUploads
 from smidr_ci.forges.gitlab.runner import GitLabRunner, tls_files
 from smidr_ci.forges.gitlab.telling import ApiDeliverer, Teller, receiver_prefix
@@ -68,9 +70,18 @@ def _workshop(registration: Registration, parts: Parts) -> Workshop:
     def console_of(build_id: str) -> Path:
         return host.control_of(build_id) / "console.log"
 
-    def checkout(client: RunnerClient) -> Checkout:
-        owner = (host.user.uid, host.user.gid) if os.geteuid() == 0 else None
-        return Checkout(tls=tls, dependencies=Downloads(client, scratch), owner=owner)
+    owner = (host.user.uid, host.user.gid) if os.geteuid() == 0 else None
+
+    def give(directory: Path) -> None:
+        if owner is not None:
+            give_to(directory, owner)
+
+    def archives() -> JobArchives:
+        return JobArchives(
+            home.job_caches,
+            max_bytes=parts.host().agent.cache.job_caches_max_size,
+            clock=host.clock,
+        )
 
     def uploads(client: RunnerClient) -> JobUploads:
         return JobUploads(client, scratch, store.get, previous_of, console_of)
@@ -80,8 +91,11 @@ def _workshop(registration: Registration, parts: Parts) -> Workshop:
         builds=parts.builds,
         console_of=console_of,
         artifacts_of=lambda record: parts.host().artifacts_of(record),
-        checkout=checkout,
+        checkout=lambda _client: Checkout(tls=tls, owner=owner),
         uploads=uploads,
+        dependencies=lambda client: Downloads(client, scratch),
+        caches=JobCaches(archives),
+        give=give,
         builds_of=lambda customer: store.list(customer=customer),
         trust_of=lambda job: trust_of(job, parts.host().agent.gitlab),
         tell=Teller(parts.outgoing, previous_of),

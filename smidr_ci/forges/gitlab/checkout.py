@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,7 @@ from smidr_ci.layers.failures import GitError, GitFailure
 from smidr_ci.layers.gitcmd import Git
 from smidr_ci.text import printable
 
-__all__ = ["PROJECT", "Checkout", "Dependencies", "untracked_files"]
+__all__ = ["PROJECT", "Checkout", "give_to", "untracked_files"]
 
 PROJECT: Final = "project"
 """Name of the project's directory in the job's."""
@@ -45,9 +44,6 @@ _HOST_FAULTS: Final = frozenset(
     }
 )
 
-Dependencies = Callable[[Job, Path, CancelToken, JobLog], None]
-"""Brings the artifacts of earlier jobs into the project's directory."""
-
 
 @dataclass(frozen=True)
 class Checkout:
@@ -58,14 +54,13 @@ class Checkout:
 
     git: Git = field(default_factory=lambda: Git(schemes=("https", "http")))
     tls: TlsFiles = TlsFiles()
-    dependencies: Dependencies | None = None
     owner: tuple[int, int] | None = None
     """Uid and gid that the files are given to, when it is another user than ours."""
     pause: Pause | None = None
     """Waits between attempts; the default ends with the cancel."""
 
     def run(self, job: Job, directory: Path, cancel: CancelToken, log: JobLog) -> Path:
-        """Check out and fetch the dependencies' artifacts; the project's directory.
+        """Check out the job's commit; the project's directory.
 
         Raises `ConfigError` for what the project or its variables ask for in vain, `ForgeError` and
         `HostError` for what is the server's or this host's fault, and `CancelledError`.
@@ -83,10 +78,8 @@ class Checkout:
             warn=log.warning,
         )
         _Run(self, job, settings, project, directory, cancel, log).get_sources(variables)
-        if self.dependencies is not None:
-            self.dependencies(job, project, cancel, log)
         if self.owner is not None:
-            _give_to(project, self.owner)
+            give_to(project, self.owner)
         return project
 
 
@@ -248,8 +241,8 @@ _HINTS: Final = {
 }
 
 
-def _give_to(project: Path, owner: tuple[int, int]) -> None:
-    """Hand all files over; no link is followed."""
+def give_to(project: Path, owner: tuple[int, int]) -> None:
+    """Hand all files over to this uid and gid; no link is followed. Raises `HostError`."""
     try:
         for folder, names, files in os.walk(project):
             for name in (*names, *files, "."):

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -21,8 +22,8 @@ from smidr_ci.config.provider import with_provider_layers
 from smidr_ci.containers.runtime import ContainerSpec, Handle, Mount
 from smidr_ci.containers.user import own
 from smidr_ci.errors import CancelledError, FailureKind, SmidrError
-from smidr_ci.files import as_host_error, make_marked_dir, write_atomic
-from smidr_ci.forges.gitlab.context import CONTAINER_DIRECTORY
+from smidr_ci.files import as_host_error, make_marked_dir, open_untrusted, write_atomic
+from smidr_ci.forges.gitlab.context import CONTAINER_DIRECTORY, FILE_DIRECTORY
 from smidr_ci.forges.gitlab.durations import duration_text
 from smidr_ci.forges.gitlab.ports import JobLog, ScriptEnd, ScriptRun
 from smidr_ci.forges.gitlab.shelltext import LAUNCHER, shell_text
@@ -33,12 +34,16 @@ log = logging.getLogger(__name__)
 
 ROLE: Final = "lines"
 """How the role of such containers begins, see `containers.runtime`."""
+_IS_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 _LOOK_S: Final = 1.0
 _GRACE_S: Final = 30.0
 """Between SIGTERM and SIGKILL after a cancel."""
 _LINES: Final = PurePosixPath("/smidr/lines")
 _OUT: Final = PurePosixPath("/smidr/out")
-_FILES: Final = PurePosixPath(CONTAINER_DIRECTORY.with_suffix(".tmp"))
+_FILES: Final = PurePosixPath(FILE_DIRECTORY)
+_EXPORTS: Final = "gitlab_runner_env"
+"""The file that GITLAB_ENV names."""
+_MAX_EXPORTS: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -71,6 +76,17 @@ class ContainerScripts:
     def sweep(self, jobs: Path) -> None:
         """Remove what is left of jobs that have no folder in this directory any more."""
         self._remove(lambda handle: not (jobs / handle.build_id).exists())
+
+    def exports(self, folder: Path) -> Mapping[str, str]:
+        """See `ports.Scripts`."""
+        path = folder.joinpath("lines", "files", _EXPORTS)
+        try:
+            with open_untrusted(path) as file:
+                text = file.read(_MAX_EXPORTS)
+        except OSError:
+            return {}
+        pairs = (line.partition("=") for line in text.decode(errors="replace").split("\n"))
+        return {name: value for name, sign, value in pairs if sign and _IS_NAME.fullmatch(name)}
 
     def _remove(self, is_unwanted: Callable[[Handle], bool]) -> None:
         runtime = self.host().runtime
@@ -173,7 +189,7 @@ class _Run:
         name = self.script.name
         return shell_text(
             self.script.lines,
-            {**self.script.environment, "GITLAB_ENV": str(_FILES / "gitlab_runner_env")},
+            {**self.script.environment, "GITLAB_ENV": str(_FILES / _EXPORTS)},
             directory=str(CONTAINER_DIRECTORY),
             load=str(_OUT / "before.state") if name == "after" else "",
             save=str(_OUT / f"{name}.state"),

@@ -14,10 +14,19 @@ from smidr_ci.forges.gitlab.payload import Job, Variable
 from smidr_ci.forges.gitlab.variables import JobVariables, expand
 from smidr_ci.forges.registration import Registration, short_token
 
-__all__ = ["CONTAINER_DIRECTORY", "JobContext", "context_of"]
+__all__ = [
+    "CONTAINER_DIRECTORY",
+    "FILE_DIRECTORY",
+    "JobContext",
+    "context_of",
+    "in_project",
+    "variables_of",
+]
 
 CONTAINER_DIRECTORY: Final = Path("/smidr/src")
 """Where lines of a script find the checkout."""
+FILE_DIRECTORY: Final = CONTAINER_DIRECTORY.with_suffix(".tmp")
+"""Where they find file variables."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +58,20 @@ def context_of(
     own = _variables_before(registration, job, slot)
     after = _variables_after()
     whole = replace(job, variables=(*own, *tls, *job.variables, *after))
-    variables = expand(whole.variables, file_directory=CONTAINER_DIRECTORY.with_suffix(".tmp"))
+    variables = variables_of(whole)
     return JobContext(registration, whole, variables, _secrets(registration, job, variables))
+
+
+def variables_of(job: Job) -> JobVariables:
+    """The job's variables as its script sees them."""
+    return expand(job.variables, file_directory=FILE_DIRECTORY)
+
+
+def in_project(text: str) -> str:
+    """A path as the job's lines see it becomes relative to the project; any other text stays."""
+    inside = str(CONTAINER_DIRECTORY)
+    is_inside = text == inside or text.startswith(f"{inside}/")
+    return text.removeprefix(inside).lstrip("/") or "." if is_inside else text
 
 
 def _variables_before(registration: Registration, job: Job, slot: int) -> tuple[Variable, ...]:

@@ -13,7 +13,7 @@ import requests
 
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import BuildFailedError, FailureKind, SmidrError
-from smidr_ci.files import as_host_error
+from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.checkout_settings import attempts_of
 from smidr_ci.forges.gitlab.client import RunnerClient
@@ -42,7 +42,7 @@ class _TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class Downloads:
-    """Fetches and unpacks; call it with a job, as `checkout.Dependencies`."""
+    """Implements `ports.Dependencies`: fetches and unpacks."""
 
     client: RunnerClient
     scratch: Path
@@ -52,22 +52,23 @@ class Downloads:
     pause: Pause | None = None
     """Waits between attempts; the default ends with the cancel."""
 
-    def __call__(self, job: Job, project: Path, cancel: CancelToken, say: JobLog) -> None:
+    def __call__(self, job: Job, directory: Path, cancel: CancelToken, say: JobLog) -> bool:
         """Bring the archives in the job's order; raises `SmidrError`, `CancelledError`.
 
         Dependencies without an archive are passed over, and without any there is no section.
         """
         wanted = [item for item in job.dependencies if item.filename]
         if not wanted:
-            return
+            return False
         tries = _TRIES * attempts_of(
             expand(job.variables), "ARTIFACT_DOWNLOAD_ATTEMPTS", say.warning
         )
         with say.section("download_artifacts", "Downloading artifacts"):
             for item in wanted:
                 say(f"Downloading artifacts for {printable(item.name)} ({item.id})...")
-                count = self._bring(item, project, cancel, say, tries)
+                count = self._bring(item, directory, cancel, say, tries)
                 say.info(f"Downloaded and unpacked {count} entries of {printable(item.name)}.")
+        return True
 
     def _bring(
         self, item: Dependency, project: Path, cancel: CancelToken, say: JobLog, tries: int
@@ -75,6 +76,7 @@ class Downloads:
         for attempt in range(1, tries + 1):
             cancel.raise_if_cancelled()
             try:
+                make_private_dir(self.scratch)
                 with tempfile.TemporaryFile(dir=self.scratch) as file:
                     self._download(item, file, cancel, is_direct=attempt == 1)
                     return extract(

@@ -18,6 +18,8 @@ _CAN: Final = (
     "upload_multiple_artifacts",
     "upload_raw_artifacts",
     "artifacts_exclude",
+    "cache",
+    "fallback_cache_keys",
     "return_exit_code",
     "shared",
     "trace_reset",
@@ -28,8 +30,6 @@ _CAN: Final = (
     "two_phase_job_commit",
 )
 _CAN_NOT: Final = (
-    "cache",
-    "fallback_cache_keys",
     "multi_build_steps",
     "image",
     "services",

@@ -14,7 +14,7 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.forges.gitlab.checkout import untracked_files
 from smidr_ci.forges.gitlab.client import RunnerClient
-from smidr_ci.forges.gitlab.context import CONTAINER_DIRECTORY
+from smidr_ci.forges.gitlab.context import CONTAINER_DIRECTORY, in_project
 from smidr_ci.forges.gitlab.jobpage import page_of
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
@@ -125,7 +125,7 @@ class JobUploads:
             scratch=scratch,
             say=log,
             cancel=cancel,
-            expand=lambda text: _in_project(expand_text(text, variables)),
+            expand=lambda text: in_project(expand_text(text, variables)),
             untracked=lambda: untracked_files(
                 directory, self.git, cancel, object_format=job.git_info.object_format
             ),
@@ -134,10 +134,3 @@ class JobUploads:
             patience_s=self.patience_s,
             pause=self.pause,
         )
-
-
-def _in_project(text: str) -> str:
-    """A path as the job's lines see it becomes relative to the project; any other text stays."""
-    inside = str(CONTAINER_DIRECTORY)
-    is_inside = text == inside or text.startswith(f"{inside}/")
-    return text.removeprefix(inside).lstrip("/") or "." if is_inside else text

@@ -62,6 +62,8 @@ class JobState:
     """Where its sources come to, once that is decided."""
     project: str = ""
     """The project's directory, once there is one."""
+    prepared: tuple[str, ...] = ()
+    """Steps beside the checkout itself that are done before the script, by name."""
     succeeded: bool = False
     failure_reason: str = ""
     exit_code: int = 0
@@ -136,6 +138,7 @@ class JobFolder:
             values["received"] = datetime.fromisoformat(values["received"])
             begun = values.get("script_begun")
             values["script_begun"] = datetime.fromisoformat(begun) if begun else None
+            values["prepared"] = tuple(values.get("prepared", ()))
             values["phase"] = Phase(values.get("phase", Phase.RECEIVED))
             return JobState(**values)
         except OSError as error:

@@ -12,7 +12,7 @@ from smidr_ci.forges.gitlab.context import JobContext
 from smidr_ci.forges.gitlab.joblog import TraceLog
 from smidr_ci.forges.gitlab.jobstore import JobFolder, JobState, Phase
 from smidr_ci.forges.gitlab.orders import order_for
-from smidr_ci.forges.gitlab.script import JobScript
+from smidr_ci.forges.gitlab.script import JobScript, read_script
 from smidr_ci.forges.gitlab.stops import JobStops
 from smidr_ci.forges.gitlab.trace import Trace
 from smidr_ci.forges.gitlab.workshop import LeftForLater, Workshop
@@ -64,6 +64,14 @@ class OpenJob:
         if self.stops.leave.is_set() and self.stops.reason is None:
             raise LeftForLater
 
-    def order(self, script: JobScript) -> Order:
-        """The order for the build, by the config as it is now; raises `ConfigError`."""
-        return order_for(self.context, script.build, self.project, self.trust)
+    def script(self) -> JobScript:
+        """What the job shall do; raises `ConfigError`."""
+        step = self.context.job.step("script")
+        return read_script(step.script if step else (), self.context.variables)
+
+    def order(self, script: JobScript, project: Path | None = None) -> Order:
+        """The order for the build, by the config as it is now; raises `ConfigError`.
+
+        `project` is another checkout than the job's own.
+        """
+        return order_for(self.context, script.build, project or self.project, self.trust)

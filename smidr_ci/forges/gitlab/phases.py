@@ -5,25 +5,26 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.service import AGENT_STOPPED
 from smidr_ci.errors import CancelledError, ConfigError, FailureKind, SmidrError
+from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.forges.gitlab.building import BuildFollower, tell_result
 from smidr_ci.forges.gitlab.jobstore import Phase
 from smidr_ci.forges.gitlab.openjob import OpenJob
-from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import Outcome
 from smidr_ci.forges.gitlab.reasons import CANCELED, SYSTEM, TIMEOUT, reason_for
-from smidr_ci.forges.gitlab.script import JobScript, read_script
+from smidr_ci.forges.gitlab.script import JobScript
 from smidr_ci.forges.gitlab.scripting import (
     ExitError,
     begin_script,
     run_after_script,
     run_lines,
 )
-from smidr_ci.forges.gitlab.sources import bring_sources
+from smidr_ci.forges.gitlab.sources import bring_sources, owner_of, with_exports
 from smidr_ci.forges.gitlab.stops import Stop
 from smidr_ci.forges.gitlab.workshop import LeftForLater
 
@@ -114,11 +115,10 @@ class JobPhases:
     def _attempt(self) -> Outcome:
         """Sources and script."""
         job = self.job
-        for warning in _not_done(job.context.job, has_scripts=job.workshop.scripts is not None):
+        for warning in _not_done(job):
             job.joblog.warning(warning)
         bring_sources(job)
-        step = job.context.job.step("script")
-        script = read_script(step.script if step else (), job.context.variables)
+        script = job.script()
         has_lines = bool(script.before or script.after)
         if has_lines and job.workshop.scripts is None:
             raise ConfigError(
@@ -205,22 +205,52 @@ class JobPhases:
 
     def _upload(self) -> Outcome:
         job, outcome = self.job, self.outcome
-        if not job.state.project or job.stops.job.is_cancelled:
+        if job.stops.job.is_cancelled:
             job.raise_if_left()
             return self._after_kill(outcome)
-        uploads = job.workshop.uploads(job.client)
-        artifacts = None
-        if job.state.build_id:
-            record = job.workshop.builds.view(job.state.build_id).record
-            artifacts = job.workshop.artifacts_of(record)
         try:
-            uploads.run(job.context.job, job.project, artifacts, outcome, job.stops.job, job.joblog)
+            project = self._sources()
+            self._keep_caches(project, outcome)
+            uploads = job.workshop.uploads(job.client)
+            artifacts = None
+            if job.state.build_id:
+                record = job.workshop.builds.view(job.state.build_id).record
+                artifacts = job.workshop.artifacts_of(record)
+            given = with_exports(job)
+            uploads.run(given, project, artifacts, outcome, job.stops.job, job.joblog)
         except SmidrError as error:
             job.raise_if_left()
             if outcome.succeeded:
                 return self._failure(error)
             job.joblog.error(str(error))
         return self._after_kill(outcome)
+
+    def _sources(self) -> Path:
+        """The project's directory; an empty one when the sources never came.
+
+        What an earlier job left there is not this one's to keep or to upload.
+        """
+        if self.job.state.project:
+            return self.job.project
+        path = self.job.folder.path / "no-sources"
+        try:
+            return make_private_dir(path)
+        except OSError as error:
+            raise as_host_error(error, "can't make a directory", path) from error
+
+    def _keep_caches(self, project: Path, outcome: Outcome) -> None:
+        job = self.job
+        caches, owner = job.workshop.caches, owner_of(job)
+        if caches is None or not job.context.job.cache or not owner:
+            return
+        caches.save(
+            with_exports(job),
+            owner,
+            project,
+            job.stops.job,
+            job.joblog,
+            succeeded=outcome.succeeded,
+        )
 
     def _after_kill(self, outcome: Outcome) -> Outcome:
         """A job that was killed behind its script has not succeeded."""
@@ -230,15 +260,13 @@ class JobPhases:
         return outcome
 
 
-def _not_done(job: Job, *, has_scripts: bool) -> Iterator[str]:
+def _not_done(job: OpenJob) -> Iterator[str]:
     """What the job asks for in vain, and can do without."""
-    if any(hook.script for hook in job.hooks):
+    given, workshop = job.context.job, job.workshop
+    if workshop.scripts is None and any(hook.script for hook in given.hooks):
         yield "hooks: this runner does not run their lines"
-    if job.cache:
-        yield (
-            "cache: is not kept by this runner; downloads and shared state are common to all "
-            "builds of the host"
-        )
-    step = job.step("after_script")
-    if step is not None and step.script and not has_scripts:
+    if given.cache and (workshop.caches is None or not owner_of(job)):
+        yield "cache: is not kept by this runner"
+    step = given.step("after_script")
+    if step is not None and step.script and workshop.scripts is None:
         yield "after_script: this runner does not run its lines"

@@ -13,7 +13,17 @@ from smidr_ci.builds.order import Order
 from smidr_ci.cancel import CancelToken
 from smidr_ci.forges.gitlab.payload import Job
 
-__all__ = ["Checkout", "JobLog", "Outcome", "ScriptEnd", "ScriptRun", "Scripts", "Uploads"]
+__all__ = [
+    "Caches",
+    "Checkout",
+    "Dependencies",
+    "JobLog",
+    "Outcome",
+    "ScriptEnd",
+    "ScriptRun",
+    "Scripts",
+    "Uploads",
+]
 
 
 @dataclass(frozen=True)
@@ -61,12 +71,44 @@ class Checkout(Protocol):
     """Brings a job's sources into its directory."""
 
     def run(self, job: Job, directory: Path, cancel: CancelToken, log: JobLog) -> Path:
-        """Check out the job's commit, fetch its dependencies' artifacts; the project's directory.
+        """Check out the job's commit; the project's directory.
 
         That lies under `directory`. What is done shows as one or more sections of the log. It may
         be called again for a directory where an earlier call was killed. Raises `CancelledError`
         after a cancel, and `SmidrError` with a kind that says whose fault it is.
         """
+
+
+class Caches(Protocol):
+    """Keeps what `cache:` of a job names for later jobs of the same owner.
+
+    Whatever goes wrong is a warning in the log; raised is `CancelledError` alone, and by `restore`
+    a `ConfigError` for a policy that is none.
+    """
+
+    def restore(
+        self, job: Job, owner: str, directory: Path, cancel: CancelToken, log: JobLog
+    ) -> bool:
+        """Unpack what was kept into the project's directory; whether that may have changed it."""
+
+    def save(
+        self,
+        job: Job,
+        owner: str,
+        directory: Path,
+        cancel: CancelToken,
+        log: JobLog,
+        *,
+        succeeded: bool,
+    ) -> None:
+        """Keep what fits this end of the script; again is fine."""
+
+
+class Dependencies(Protocol):
+    """Brings the artifacts of earlier jobs into the project's directory."""
+
+    def __call__(self, job: Job, directory: Path, cancel: CancelToken, say: JobLog) -> bool:
+        """Whether there were any; raises `SmidrError` when they can't be had."""
 
 
 class Uploads(Protocol):
@@ -94,7 +136,7 @@ class ScriptRun:
     """Lines of a job's script to run, in order, in one shell that stops at the first failure."""
 
     name: str
-    """Unique in the job: `before`, `after` or `after_script`."""
+    """Unique in the job: `before`, `after`, `after_script` or a hook's name."""
     lines: tuple[str, ...]
     directory: Path
     """The project's directory; the shell starts there."""
@@ -139,6 +181,9 @@ class Scripts(Protocol):
         goes on with them, and runs none twice. Raises `CancelledError` after a cancel or when the
         time is over (kind `timeout`), and `SmidrError` when the lines could not be run at all.
         """
+
+    def exports(self, folder: Path) -> Mapping[str, str]:
+        """What lines of the job with this folder wrote to GITLAB_ENV so far."""
 
     def forget(self, job_id: str) -> None:
         """The job is over, or its last lines are: nothing of them is needed any more.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 from smidr_ci.builds.order import Order
@@ -12,7 +13,6 @@ from smidr_ci.errors import FailureKind, SmidrError
 from smidr_ci.forges.gitlab.durations import parse_duration
 from smidr_ci.forges.gitlab.openjob import OpenJob
 from smidr_ci.forges.gitlab.ports import ScriptRun
-from smidr_ci.forges.gitlab.script import read_script
 from smidr_ci.forges.gitlab.stops import Stop
 from smidr_ci.forges.gitlab.workshop import LeftForLater
 
@@ -63,10 +63,13 @@ def run_lines(
     order: Order | None,
     cancel: CancelToken,
     *,
+    directory: Path | None = None,
     status: str = "running",
     timeout_s: float | None = None,
 ) -> bool:
     """Whether the last line was reached; raises `ExitError` for a code that is not 0.
+
+    They run in the project's directory, or another one.
 
     Raises `LeftForLater`, and `SmidrError` when the lines could not be run.
     """
@@ -77,7 +80,7 @@ def run_lines(
     run = ScriptRun(
         name=name,
         lines=tuple(lines),
-        directory=job.project,
+        directory=directory or job.project,
         order=order,
         job_id=job.id,
         folder=job.folder.path,
@@ -112,7 +115,7 @@ def run_after_script(job: OpenJob) -> None:
                 job,
                 "after_script",
                 step.script,
-                _order_again(job),
+                job.order(job.script()),
                 job.stops.job,
                 status=_status(job),
                 timeout_s=limit or _AFTER_SCRIPT_S,
@@ -126,9 +129,3 @@ def _status(job: OpenJob) -> str:
     if job.stops.reason in _STATUS_WORDS:
         return _STATUS_WORDS[job.stops.reason]
     return "success" if job.state.succeeded else "failed"
-
-
-def _order_again(job: OpenJob) -> Order:
-    """The order of the script that is over; raises `ConfigError`."""
-    step = job.context.job.step("script")
-    return job.order(read_script(step.script if step else (), job.context.variables))

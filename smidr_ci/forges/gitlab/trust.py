@@ -14,7 +14,7 @@ from smidr_ci.config.gitlab import GitLabSettings
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.trust import Trust
 
-__all__ = ["merge_request_of", "ref_of", "sharing_key", "trust_of"]
+__all__ = ["cache_owner", "merge_request_of", "ref_of", "sharing_key", "trust_of"]
 
 _MERGE_REQUEST: Final = re.compile(r"refs/merge-requests/([1-9]\d{0,17})/(?:head|merge|train)")
 _SOURCE: Final = "CI_MERGE_REQUEST_SOURCE_PROJECT_ID"
@@ -63,3 +63,20 @@ def sharing_key(job: Job, url: str) -> str:
     """Untrusted jobs with the same key may use what each other left: those of one ref."""
     host = urlsplit(url).netloc.rpartition("@")[2]
     return f"gitlab:{host}/{job.info.project_id}@{ref_of(job)}"
+
+
+def cache_owner(job: Job, url: str, trust: Trust) -> str:
+    """Jobs of the same owner may use what each other kept with `cache:`; empty for no owner.
+
+    It is the project with a word on trust, as GitLab keeps protected refs apart: trusted jobs, jobs
+    of the project's own refs, and each ref of merge requests that come from somewhere else.
+    """
+    server = urlsplit(url)
+    host = f"{server.netloc.rpartition('@')[2]}{server.path}".rstrip("/")
+    project = str(job.info.project_id or job.info.project_path)
+    if not project:
+        return ""
+    group = "trusted"
+    if trust is not Trust.TRUSTED:
+        group = f"fork {ref_of(job)}" if _is_from_fork(job) else "untrusted"
+    return f"{host} {project} {group}"

@@ -12,7 +12,7 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.context import JobContext
 from smidr_ci.forges.gitlab.payload import Job
-from smidr_ci.forges.gitlab.ports import Checkout, Scripts, Uploads
+from smidr_ci.forges.gitlab.ports import Caches, Checkout, Dependencies, Scripts, Uploads
 from smidr_ci.forges.gitlab.trace import DEFAULT_LIMIT
 from smidr_ci.home import Home
 from smidr_ci.trust import Trust
@@ -37,6 +37,12 @@ class Workshop:
     """How far a job is trusted, by the operator's settings."""
     tell: Callable[[JobContext, BuildRecord], None] = lambda _context, _record: None
     """Takes a job's build when it was ordered and when it is over, maybe twice."""
+    dependencies: Callable[[RunnerClient], Dependencies] | None = None
+    """None when this host brings no artifacts of earlier jobs."""
+    caches: Caches | None = None
+    """None when this host keeps nothing for later jobs."""
+    give: Callable[[Path], None] = lambda _directory: None
+    """Makes all below a directory the files of the user whom builds run as."""
     scripts: Scripts | None = None
     """None when this host can't run lines of a script around the build."""
     clock: Clock = SystemClock()

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +15,14 @@ from typing import Any
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import Order
 from smidr_ci.builds.service import BuildView
+from smidr_ci.caches.job_archives import JobArchives
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import CancelledError, FailureKind, SmidrError, UsageError
 from smidr_ci.files import make_private_dir
 from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.extraction import ExtractLimits
+from smidr_ci.forges.gitlab.job_caches import JobCaches
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome, ScriptEnd, ScriptRun
 from smidr_ci.forges.gitlab.runner import GitLabRunner
@@ -149,13 +152,14 @@ class FakeCheckout:
         site.checkout_began.set()
         with log.section("get_sources", "Getting source from Git repository"):
             log("Fetching changes...")
-            if site.hold_checkout is not None:
+            is_held = len(site.checkouts) >= site.hold_from_checkout
+            if site.hold_checkout is not None and is_held:
                 while not site.hold_checkout.wait(0.05):
                     cancel.raise_if_cancelled()
             if site.checkout_error is not None:
                 raise site.checkout_error
             project = directory / "project"
-            project.mkdir(exist_ok=True)
+            project.mkdir(parents=True, exist_ok=True)
             for name, text in site.files.items():
                 (project / name).write_text(text)
         return project
@@ -186,6 +190,7 @@ class FakeUploads:
             if site.upload_error is not None:
                 raise site.upload_error
             site.uploads.append((job.id, directory, artifacts, outcome))
+            site.uploaded_jobs.append(job)
 
 
 class BashScripts:
@@ -199,6 +204,11 @@ class BashScripts:
     def forget(self, job_id: str) -> None:
         self.forgotten.append(job_id)
 
+    def exports(self, folder: Path) -> Mapping[str, str]:
+        path = folder / "gitlab_env"
+        lines = path.read_text().splitlines() if path.exists() else []
+        return dict(line.split("=", 1) for line in lines)
+
     def run(
         self, script: ScriptRun, cancel: CancelToken, leave: threading.Event, log: JobLog
     ) -> ScriptEnd | None:
@@ -208,7 +218,12 @@ class BashScripts:
         process = subprocess.Popen(
             ["bash", "-c", text],
             cwd=script.directory,
-            env={**os.environ, **script.environment},
+            env={
+                **os.environ,
+                **script.environment,
+                **self.exports(script.folder),
+                "GITLAB_ENV": str(script.folder / "gitlab_env"),
+            },
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             start_new_session=True,
@@ -244,11 +259,15 @@ class Site:
         self.checkout_error: SmidrError | None = None
         self.checkout_began = threading.Event()
         self.hold_checkout: threading.Event | None = None
+        self.hold_from_checkout = 1
+        """The number of the first checkout that is held."""
         self.jobs: list[Job] = []
         self.uploads: list[tuple[int, Path, Path | None, Outcome]] = []
+        self.uploaded_jobs: list[Job] = []
         self.upload_error: SmidrError | None = None
         self.upload_began = threading.Event()
         self.hold_uploads: threading.Event | None = None
+        self.cache_limit: int | None = None
         self.full: str | None = None
         self.calls: list[tuple[str, str]] = []
         self.runners: list[GitLabRunner] = []
@@ -265,6 +284,7 @@ class Site:
             "checkout": self._checkout,
             "uploads": self._uploads,
             "scripts": self.scripts,
+            "caches": JobCaches(self._archives, limits=ExtractLimits(spare_bytes=0)),
             "trust_of": lambda _job: Trust.TRUSTED,
             "clock": self.clock,
             "trace_interval_s": 0.2,
@@ -301,6 +321,9 @@ class Site:
                 event.set()
         for runner in self.runners:
             runner.stop(timeout_s=5)
+
+    def _archives(self) -> JobArchives:
+        return JobArchives(self.home.job_caches, max_bytes=self.cache_limit, spare_bytes=0)
 
     def _checkout(self, _client: RunnerClient) -> FakeCheckout:
         return FakeCheckout(self)

@@ -32,7 +32,6 @@ class Site:
         self.project = root / "project"
         self.project.mkdir()
         self.scratch = root / "scratch"
-        self.scratch.mkdir()
         self.log = RecordedLog()
 
     def run(self, *dependencies: Dependency, **settings: object) -> None:

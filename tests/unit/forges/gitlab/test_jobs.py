@@ -240,6 +240,9 @@ def test_71_without_sources_nothing_of_the_script_runs(site: Site, error: Any, r
     assert job.failure_reason == reason
     assert "bye" not in plain(job)
     assert error.message in plain(job)[-1]
+    ((_, project, _, outcome),) = site.uploads
+    assert not outcome.succeeded
+    assert project != site.checkouts[0] / "project"
 
 
 def test_72_an_upload_that_fails_fails_a_job_that_was_good(site: Site) -> None:
@@ -431,7 +434,7 @@ def test_what_is_asked_for_in_vain_is_said(site: Site) -> None:
     job = script("smidr ci build", after=("echo bye",))
     job["hooks"] = [{"name": "pre_get_sources_script", "script": ["df"]}]
     job["cache"] = [{"key": "x", "paths": ["a"]}]
-    done = site.run_job(job, scripts=None)
+    done = site.run_job(job, scripts=None, caches=None)
     assert done.state == "success"
     warnings = [line.split(":")[1].strip() for line in plain(done) if line.startswith("WARNING")]
     assert warnings == ["hooks", "cache", "after_script"]
