@@ -5,36 +5,25 @@ from __future__ import annotations
 import gzip
 import json
 import re
-import signal
 import sys
 import time
+import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 from docker import APIClient
 
-from tests.fakes.gitlab.forge import (
-    API_TOKEN,
-    GitLabForge,
-    artifact_of,
-    findings_of,
-    hello_files,
-    open_forge,
-    zip_of,
-)
+from tests.fakes.gitlab.forge import artifact_of, findings_of, zip_of
+from tests.fakes.gitlab.lab import Site, is_whole, open_lab, slow, text_of
 from tests.fakes.gitlab.server import FakeJob
 from tests.fakes.hello import HelloProject
-from tests.fakes.smidr_process import Running, Smidr, kill_hard, wait_until
+from tests.fakes.smidr_process import kill_hard, wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.bitbake]
 
-TOKEN = "glrt-abcdefghij0123456789"
 JOB_S = 240.0
 
-# Other tests run on the host as well, and their disk is theirs to watch.
-SETTINGS = "limits: {max_memory_pressure: 0, min_free_disk: 1G, min_free_disk_percent: 0}\n"
 CI = """\
 include: {local: gitlab-template.yml}
 
@@ -83,6 +72,22 @@ sleeps:
   after_script:
     - echo "status is $CI_JOB_STATUS"
 
+keeps:
+  extends: .smidr-build
+  hooks:
+    pre_get_sources_script:
+      - rm -rf meta-hello
+      - echo "first, as $(id -u) in $PWD, $(git --version)"
+      - echo "FIRST=seen" >> "$GITLAB_ENV"
+    post_get_sources_script:
+      - test -e meta-hello; echo "second, first was $FIRST"
+  cache: {key: "deps-$CI_JOB_NAME", paths: [deps/]}
+  script:
+    - mkdir -p deps; echo "from the cache $(ls deps)"
+    - echo x > "deps/file$(ls deps | wc -l)"
+    - exit 0
+    - smidr ci build
+
 counts:
   extends: .smidr-build
   script:
@@ -93,41 +98,6 @@ counts:
 """
 
 
-@dataclass
-class Site:
-    """A forge, and this host as a user registered it."""
-
-    forge: GitLabForge
-    smidr: Smidr
-    files: Path
-    root: Path
-    agents: list[Running] = field(default_factory=list)
-
-    def start_agent(self) -> Running:
-        log = (self.root / f"agent-{len(self.agents)}.log").open("w")
-        with log:
-            self.agents.append(self.smidr.start("runner", "run", output=log))
-        return self.agents[-1]
-
-    def stop_agent(self) -> None:
-        agent = self.agents[-1]
-        if agent.poll() is None:
-            agent.send_signal(signal.SIGTERM)
-            agent.wait(60)
-
-    def wait_over(self, job: FakeJob, timeout_s: float = JOB_S) -> FakeJob:
-        self.forge.server.wait_until(lambda: job.is_over, timeout_s)
-        return job
-
-    def wait_trace(self, job: FakeJob, text: str, timeout_s: float = JOB_S) -> None:
-        self.forge.server.wait_until(lambda: text in job.trace, timeout_s)
-
-    def run(self, name: str, **changes: object) -> FakeJob:
-        sha = self.forge.push(self.files)
-        job = self.forge.start_job(name, sha, **changes)  # type: ignore[arg-type]  # its keywords
-        return self.wait_over(job)
-
-
 @pytest.fixture(scope="module")
 def site(
     tmp_path_factory: pytest.TempPathFactory,
@@ -136,42 +106,8 @@ def site(
 ) -> Iterator[Site]:
     assert docker_client.ping()
     root = tmp_path_factory.mktemp("gitlab")
-    hello = make_hello_project(root)
-    bitbake, _, branch = hello.bitbake.rpartition("@")
-    with open_forge(root / "forge") as forge:
-        url = forge.share(Path(bitbake.removeprefix("file://")), "bitbake.git")
-        files = hello_files(root / "project", hello.root, url, branch, CI)
-        forge.server.state.add_runner(TOKEN)
-        site = Site(forge, Smidr(root / "home", root, {}), files, root)
-        site.smidr.home.mkdir(mode=0o700)
-        (site.smidr.home / "agent.yaml").write_text(SETTINGS)
-        (root / "api-token").touch(mode=0o600)
-        (root / "api-token").write_text(API_TOKEN)
-        command = ["runner", "register", "--url", forge.url, "--name", "lab", "--non-interactive"]
-        answer = site.smidr(
-            *command, "--api-token-file", str(root / "api-token"), SMIDR_RUNNER_TOKEN=TOKEN
-        )
-        assert answer.code == 0, answer.text
-        site.start_agent()
-        try:
-            yield site
-        finally:
-            site.stop_agent()
-
-
-def text_of(job: FakeJob) -> str:
-    """The trace as a reader sees it."""
-    lines = []
-    for line in job.trace.split("\n"):
-        plain = re.sub(r"^\S+Z [0-9a-f]{2}[OE][ +]", "", line)
-        plain = re.sub(r"section_(?:start|end):\d+:[^\r]*\r", "", plain)
-        lines.append(re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", plain))
-    return "\n".join(lines)
-
-
-def is_whole(job: FakeJob) -> bool:
-    """Whether the trace came complete and once, and the result once."""
-    return job.finals == 1 and job.checksum_matches is True
+    with open_lab(root, make_hello_project(root), CI) as found:
+        yield found
 
 
 def test_a_push_is_built_and_its_image_and_reports_arrive(site: Site) -> None:
@@ -221,6 +157,24 @@ def test_a_script_that_ends_well_before_the_build_is_a_success(site: Site) -> No
     job = site.run("leaves")
     assert job.state == "success", text_of(job)
     assert "Building with BitBake" not in text_of(job)
+
+
+def test_hooks_and_caches_belong_to_the_builds_user(site: Site) -> None:
+    first = site.run("keeps")
+    text = text_of(first)
+    assert first.state == "success", text
+    found = re.search(r"first, as (\d+) in /smidr/src, git version", text)
+    assert found is not None, text
+    assert found[1] != "0"
+    assert "second, first was seen\n" in text
+    assert "Creating cache deps-keeps-1-protected..." in text
+    second = text_of(site.run("keeps"))
+    assert "from the cache file0\n" in second
+    other = text_of(site.run("keeps", is_protected=False))
+    assert "from the cache \n" in other
+    (archive,) = (site.smidr.home / "job-caches").glob("* 7 trusted/*/cache.zip")
+    with zipfile.ZipFile(archive) as kept:
+        assert kept.namelist() == ["deps/", "deps/file0", "deps/file1"]
 
 
 def test_a_cancel_reaches_the_processes_of_the_script_and_after_script_runs(
@@ -381,11 +335,3 @@ def test_a_drained_agent_ends_its_job_first(site: Site) -> None:
 def lines_containers(docker_client: APIClient) -> list[str]:
     found = docker_client.containers(all=True, filters={"label": "io.smidr.role"})
     return [item["Id"] for item in found if item["Labels"]["io.smidr.role"].startswith("lines-")]
-
-
-def slow(site: Site) -> None:
-    """Make a task take some seconds, anew each time."""
-    recipe = site.files / "meta-hello" / "recipes" / "init" / "init_1.0.bb"
-    text = recipe.read_text().partition("\n# slow")[0]
-    stamp = time.monotonic_ns()
-    recipe.write_text(f"{text}\n# slow\ndo_compile:append() {{\n    sleep 8 # {stamp}\n}}\n")

@@ -105,6 +105,8 @@ class GitLabForge:
         payload = self.payload(number, name, sha, timeout_s)
         git_info, given = payload["git_info"], dict(variables or {})
         git_info["protected"] = is_protected
+        for cache in payload["cache"]:
+            cache["key"] += "-1-protected" if is_protected else "-1-non_protected"
         if merge_request is not None:
             ref = f"refs/merge-requests/{merge_request}/head"
             run_git("-C", str(self.repository), "update-ref", ref, sha)
@@ -160,6 +162,8 @@ class GitLabForge:
                 {"key": "CI_JOB_TOKEN", "value": token, "masked": True},
             ],
             "steps": _steps(job),
+            "hooks": _hooks(job),
+            "cache": list(_caches(job.get("cache", []))),
             "artifacts": list(_artifacts(job.get("artifacts", {}))),
             "features": {"trace_sections": True, "failure_reasons": ["job_canceled"]},
         }
@@ -273,6 +277,15 @@ def _steps(job: Mapping[str, Any]) -> list[dict[str, Any]]:
         after = {"name": "after_script", "script": list(job["after_script"])}
         steps.append({**after, "when": "always", "allow_failure": True})
     return steps
+
+
+def _hooks(job: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [{"name": name, "script": lines} for name, lines in job.get("hooks", {}).items()]
+
+
+def _caches(spec: Any) -> Iterator[dict[str, Any]]:
+    for item in spec if isinstance(spec, list) else [spec]:
+        yield {"untracked": False, "policy": "pull-push", "when": "on_success", **item}
 
 
 def _artifacts(spec: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
