@@ -19,6 +19,7 @@ from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.github import GitHubSettings
 from smidr_ci.config.gitlab import GitLabSettings
 from smidr_ci.config.host_files import HostFile, why_not_secret
+from smidr_ci.config.host_values import BuilderUser, Variable
 from smidr_ci.config.limits import History, Limits
 from smidr_ci.config.matching import Called, Matching
 from smidr_ci.config.problems import ConfigProblemsError
@@ -38,16 +39,6 @@ __all__ = [
     "load_agent",
 ]
 
-Variable = Annotated[str, Matching("name", "[A-Za-z_][A-Za-z0-9_]{0,127}", "a variable's name")]
-BuilderUser = Annotated[
-    str,
-    Matching(
-        "uid:gid or user",
-        "[1-9][0-9]{0,9}(:[0-9]{1,10})?|[a-z_][a-z0-9_-]{0,31}",
-        "the name of a user or uid:gid in numbers, and not root",
-        refused="^root$",
-    ),
-]
 Address = Annotated[
     str,
     Matching("URL", r"(https?|file|unix|tcp|ssh|npipe)://[^\s\x00-\x1f\x7f]{1,1024}", "a URL"),

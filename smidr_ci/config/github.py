@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from smidr_ci.config.base import Model
 from smidr_ci.config.matching import Matching
+from smidr_ci.config.runners import RunnerSettings
 from smidr_ci.config.values import Flag, MemorySize
 
 __all__ = ["GitHubSettings"]
@@ -36,3 +37,5 @@ class GitHubSettings(Model):
     commits. They have the rights of the repository: better use `pull_request`."""
     largest_artifact: MemorySize = 2 * 1024**3
     """Bigger files are not uploaded to GitHub; a manifest there names their place and SHA-256."""
+    runners: RunnerSettings = RunnerSettings()
+    """Official runners that the agent starts for waiting jobs, one per job."""

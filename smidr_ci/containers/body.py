@@ -67,6 +67,7 @@ def _host_config(spec: ContainerSpec, facts: EngineFacts) -> dict[str, Any]:
     config: dict[str, Any] = {
         "Mounts": [_mount(mount) for mount in spec.mounts],
         "Init": True,
+        "ReadonlyRootfs": spec.read_only_root,
         "CapDrop": ["ALL"],
         "SecurityOpt": _security_options(facts),
         "PidsLimit": spec.pids or DEFAULT_PIDS,

@@ -232,7 +232,8 @@ class DockerRuntime:
         check_spec(spec, self.engine.facts, self.engine.url)
         container_id = self._create(spec, streams)
         try:
-            self._add_accounts(spec, container_id)
+            if not spec.read_only_root:  # the engine then refuses to write there
+                self._add_accounts(spec, container_id)
             yield container_id
         except BaseException:
             with contextlib.suppress(EngineError):

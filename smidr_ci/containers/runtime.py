@@ -52,6 +52,8 @@ class ContainerSpec:
     role: str = "build"
     """`build` names the container `smidr-build-<build-id>`; a shell has another role."""
     labels: Mapping[str, str] = field(default_factory=dict)
+    read_only_root: bool = False
+    """Only mounts can be written, and whoever starts it mounts /etc/passwd and the like."""
     restarts: bool = False
     """The engine starts it again whenever it ends, also after the host's own restart."""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar, get_args
 
 from smidr_ci.config.base import KeyPath, Model
@@ -195,6 +196,16 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "github.forks": "refuse",
     "github.build_forks_in_privileged_events": True,
     "github.largest_artifact": 10,
+    "github.runners.mode": "container",
+    "github.runners.slots": 7,
+    "github.runners.tarball": "/srv/other.tar.gz",
+    "github.runners.sha256": "b" * 64,
+    "github.runners.user": "4711:4711",
+    "github.runners.directory": "/srv/runners",
+    "github.runners.image": "registry.example.com/runner:2",
+    "github.runners.cpus": 0.5,
+    "github.runners.memory": "1G",
+    "github.runners.environment": ["CI_TAG"],
     "directories.downloads": "/srv/downloads",
     "directories.sstate": "/srv/sstate",
     "directories.layers": "/srv/layers",
@@ -216,7 +227,14 @@ _EXCLUDES: Mapping[str, str] = {
 }
 """Keys that take another one's place."""
 
+_RUNNER_ARCHIVE: Mapping[str, Any] = {
+    "github": {"runners": {"tarball": str(Path(__file__)), "sha256": "a" * 64}}
+}
+
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
+    "github.runners.mode": {"github": {"runners": {"image": "registry.example.com/runner:1"}}},
+    "github.runners.tarball": _RUNNER_ARCHIVE,
+    "github.runners.sha256": _RUNNER_ARCHIVE,
     "history.keep_newest": {"history": {"max_builds": 1}},
     "workspaces.fresh_refs": {"workspaces": {"mode": "warm"}},
     "workspaces.max_count": {"workspaces": {"mode": "warm"}},

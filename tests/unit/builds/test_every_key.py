@@ -46,16 +46,23 @@ from smidr_ci.builds.views import record_as_dict
 from smidr_ci.caches.layout import FreeSpace
 from smidr_ci.caches.lru import Caps
 from smidr_ci.cancel import CancelToken
+from smidr_ci.clock import SystemClock
 from smidr_ci.config.agent import AgentConfig
 from smidr_ci.config.loader import load_project_text
 from smidr_ci.config.models import Container, ProjectConfig
 from smidr_ci.config.provider import with_provider_layers
+from smidr_ci.containers.runtime import User
 from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
-from smidr_ci.errors import BusyError, ConfigError, FailureKind, ImageError, LayerError
+from smidr_ci.errors import BusyError, ConfigError, FailureKind, HostError, ImageError, LayerError
 from smidr_ci.files import make_marked_dir
 from smidr_ci.forges.github.artifact_uploads import is_uploaded
 from smidr_ci.forges.github.facts import JobFacts
+from smidr_ci.forges.github.runners.container import Containers, runner_spec
+from smidr_ci.forges.github.runners.door import agent_socket
+from smidr_ci.forges.github.runners.folder import RunnerFolder
+from smidr_ci.forges.github.runners.install import Installs
+from smidr_ci.forges.github.runners.surroundings import job_user, runners_directory, total_slots
 from smidr_ci.forges.github.trust import Verdict, decide
 from smidr_ci.forges.gitlab.checkouts import remove_old_checkouts
 from smidr_ci.forges.gitlab.payload import GitInfo, Job, JobInfo
@@ -618,6 +625,37 @@ def github_largest(_world: World, agent: AgentConfig) -> tuple[bool, ...]:
     return tuple(is_uploaded(size, agent.github.largest_artifact) for size in sizes)
 
 
+def official_runner(world: World, agent: AgentConfig) -> str:
+    """What is wrong with the archive that the settings name."""
+    folder = world.bench.root / "official-runners"
+    installs = Installs(lambda: agent.github.runners, folder, tuple, SystemClock())
+    installs.refresh()
+    return installs.problem
+
+
+def runner_user(world: World, agent: AgentConfig) -> object:
+    try:
+        return job_user(agent.github.runners, world.bench.host(agent))
+    except ConfigError as error:
+        return error.message
+
+
+def runner_image(world: World, agent: AgentConfig) -> str:
+    with pytest.raises(HostError) as caught:
+        Containers(lambda: world.bench.host(agent)).check()
+    return caught.value.message
+
+
+def runner_container(name: str) -> Callable[[World, AgentConfig], object]:
+    def make(world: World, agent: AgentConfig) -> object:
+        world.bench.environ["CI_TAG"] = "nightly"
+        folder = RunnerFolder(world.bench.root / "runners" / "lab" / "smidr-a")
+        spec = runner_spec(world.bench.host(agent), folder, "image", User(1000, 1000))
+        return getattr(spec, name)
+
+    return make
+
+
 def checkouts_left(world: World, agent: AgentConfig) -> int:
     root = world.bench.host().home.root / "checkouts"
     make_marked_dir(root / "lab-7-trusted-0")
@@ -730,6 +768,18 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
         agent, "pull_request_target", is_fork=True
     ),
     "github.largest_artifact": github_largest,
+    "github.runners.mode": lambda world, agent: agent_socket(world.bench.host(agent)),
+    "github.runners.slots": lambda world, agent: total_slots(world.bench.host(agent)),
+    "github.runners.tarball": official_runner,
+    "github.runners.sha256": official_runner,
+    "github.runners.user": runner_user,
+    "github.runners.directory": lambda world, agent: runners_directory(
+        agent.github.runners, world.bench.host(agent)
+    ),
+    "github.runners.image": runner_image,
+    "github.runners.cpus": runner_container("cpus"),
+    "github.runners.memory": runner_container("memory_bytes"),
+    "github.runners.environment": runner_container("environment"),
     "directories.downloads": places,
     "directories.sstate": places,
     "directories.layers": places,
