@@ -97,6 +97,16 @@ class Home:
         return self.root / "hashserv"
 
     @property
+    def share(self) -> Path:
+        """Sockets by which builds read what other hosts shared."""
+        return self.root / "share"
+
+    @property
+    def share_ledger(self) -> Path:
+        """What has been uploaded for other hosts."""
+        return self.root / "share.db"
+
+    @property
     def parse_cache(self) -> Path:
         """Parse caches that seed fresh workspaces, one directory per key."""
         return self.root / "parse-cache"

@@ -23,6 +23,7 @@ from smidr_ci.agent.housekeeping import Chore, Housekeeper
 from smidr_ci.agent.outbox import Outbox
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
+from smidr_ci.agent.sharing import Sharing
 from smidr_ci.agent.status import AgentStatus
 from smidr_ci.agent.systemd import Notifier, Watchdog
 from smidr_ci.api.addresses import Listening, endpoint_of, plan_listening
@@ -45,6 +46,7 @@ from smidr_ci.builds.upkeep import trim_history
 from smidr_ci.cancel import CancelToken
 from smidr_ci.config.agent import load_agent
 from smidr_ci.forges.github.options import hooks_of
+from smidr_ci.forges.github.runners.door import door_of
 from smidr_ci.forges.github.webhooks import Webhooks
 from smidr_ci.home import Home
 
@@ -108,7 +110,12 @@ class _Process:
         self._housekeeper = Housekeeper([self._tidy_checkouts, *chores])
         sizes = DirectorySizes(self._directories)
         self._metrics = Metrics(self._status, host.store, self._directories, sizes)
-        ended = (self._housekeeper.build_ended, self._metrics.finished)
+        self._sharing = Sharing(lambda: self._settings.host)
+        ended = (
+            self._housekeeper.build_ended,
+            self._sharing.build_ended,
+            self._metrics.finished,
+        )
         self.agent = Agent(self._settings, ended, self._housekeeper.host_is_short)
         self.agent.outbox_status = self._outbox.status
         self._forges = Forges(
@@ -122,24 +129,34 @@ class _Process:
         self.agent.warnings = lambda: (
             *listening.warnings(host.clock.now()),
             *self._forges.problems,
+            *self._sharing.problems,
         )
         self.agent.registrations = self._forges.status
         self.agent.is_needed = lambda: self._forges.is_busy
         self._watchdog = Watchdog(notifier, self.agent.is_alive)
         operations = self._operations()
+        door = door_of(host)
         self._edge = Edge(
             host.home,
             operations,
-            Security(TokenStore(database), host.agent.api, os.getuid(), local_token=self._token),
+            Security(
+                TokenStore(database),
+                host.agent.api,
+                os.getuid(),
+                local_token=self._token,
+                door=door,
+            ),
             Health(self.agent, host.store, self._reach_engine),
             self._metrics.render,
             listening,
             webhooks=Webhooks(hooks_of(host.home), self._outbox),
             github_steps=GitHubSteps(operations, self._forges.github_for),
+            door=door,
         )
 
     def start(self) -> None:
         """Go on with earlier builds, then listen, then say so."""
+        self._sharing.start()  # builds that go on ask for it
         self.agent.start()
         self._outbox.start()
         self._housekeeper.start()
@@ -158,6 +175,7 @@ class _Process:
         withdraw_local_token(self._settings.host.home)
         self._edge.stop()
         self._forges.stop()
+        self._sharing.stop()
         self._outbox.stop()
         if not self.agent.status().running:
             self._settings.host.hash_servers.retire(timedelta())
@@ -180,6 +198,7 @@ class _Process:
     def _reload(self) -> None:
         self._notifier.reloading(self._settings.host.clock)
         self.agent.reload()
+        self._sharing.look()
         self._forges.look()
         self._notifier.ready()
 

@@ -20,6 +20,7 @@ from smidr_ci.layers.model import LayerSet
 __all__ = [
     "ConfInputs",
     "Mirrors",
+    "Share",
     "check_distro",
     "check_machine",
     "check_multiconfig",
@@ -39,6 +40,9 @@ _OWN_FILES: Final = frozenset(
 )
 """Those that smidr, OE-Core's init script and its sanity check write."""
 
+# As OE-Core's own-mirrors.bbclass, but for file:// and what has neither file nor tarball.
+_MIRRORED: Final = ("git", "gitsm", "hg", "https?", "ftp", "npm", "crate", "s3", "gs", "az")
+
 # BB_DISKMON_DIRS: stop taking tasks first, end at once when that was not enough.
 _DISK_LIMITS: Final = (("STOPTASKS", "1G,100K"), ("HALT", "100M,1K"))
 
@@ -49,6 +53,27 @@ class Mirrors:
 
     sstate: tuple[str, ...] = ()
     sources: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Share:
+    """What hosts share, below one URL: `sstate/` and maybe `downloads/`."""
+
+    url: str
+    has_downloads: bool = True
+    packs_repositories: bool = False
+    """Whether this build leaves tarballs of git repositories in DL_DIR."""
+
+    @property
+    def sstate(self) -> str:
+        """A pair for SSTATE_MIRRORS."""
+        return f"file://.* {self.url}/sstate/PATH;downloadfilename=PATH"
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Pairs for PREMIRRORS."""
+        schemes = _MIRRORED if self.has_downloads else ()
+        return tuple(f"{scheme}://.*/.* {self.url}/downloads/" for scheme in schemes)
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,8 @@ class ConfInputs:
     """Asked before those of the config."""
     operator_mirrors: Mirrors = Mirrors()
     """Asked after those of the config."""
+    share: Share | None = None
+    """What other hosts made, asked before all mirrors but `sstate_mirror`."""
     hash_server: str | None = None
     """Address of the host's, for a config that names none."""
     rm_work: bool = False
@@ -169,15 +196,20 @@ def _signatures(inputs: ConfInputs) -> Iterator[str]:
 def _fetching(inputs: ConfInputs) -> Iterator[str]:
     advanced, release = inputs.config.advanced, Release(inputs.layers.bitbake_version)
     mirrors = inputs.operator_mirrors
-    if sstate := (*advanced.sstate_mirrors, *mirrors.sstate):
+    share = inputs.share
+    shared_sstate = (share.sstate,) if share else ()
+    if sstate := (*shared_sstate, *advanced.sstate_mirrors, *mirrors.sstate):
         yield assign("SSTATE_MIRRORS", " ".join(sstate))
         if inputs.config.build.fetch_first and not advanced.bb_no_network:
             # They are asked in the build's own phase, whose sources are all fetched.
             yield assign("SSTATE_MIRROR_ALLOW_NETWORK", "1")
     if inputs.sstate_mirror:
         yield assign(release.prepend_to("SSTATE_MIRRORS"), f"{inputs.sstate_mirror} ")
-    if sources := (*advanced.premirrors, *mirrors.sources):
+    shared_sources = share.sources if share else ()
+    if sources := (*shared_sources, *advanced.premirrors, *mirrors.sources):
         yield assign(release.prepend_to("PREMIRRORS"), " ".join(sources) + " ")
+    if share and share.packs_repositories:
+        yield assign("BB_GENERATE_MIRROR_TARBALLS", "1")
     if advanced.bb_no_network:
         yield assign("BB_NO_NETWORK", "1")
     if advanced.bb_fetch_premirroronly:

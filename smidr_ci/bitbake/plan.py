@@ -41,6 +41,8 @@ class Plan:
     """After the second interrupt, wait so long; then kill."""
     time_limit_s: float | None = None
     """Stop BitBake cleanly after so many seconds, also when no agent watches."""
+    relay: tuple[str, int] | None = None
+    """A unix socket, and the loopback port by which BitBake shall reach it."""
 
     def to_json(self) -> str:
         """The text of `plan.json`."""

@@ -16,6 +16,7 @@ from smidr_ci.builds.hashserv import HashServers
 from smidr_ci.builds.mirrors import YOCTO_HASH_SERVER
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.places import Places, usual_places
+from smidr_ci.builds.sharing import AGENTS_READERS, OwnReaders
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.builds.stranger import SCHEMES, logins_for
 from smidr_ci.clock import Clock, SystemClock
@@ -25,6 +26,7 @@ from smidr_ci.containers.docker_engine import DockerRuntime
 from smidr_ci.containers.runtime import User
 from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
+from smidr_ci.files import make_private_dir
 from smidr_ci.home import Home
 from smidr_ci.images.model import ImageSettings
 from smidr_ci.images.store import ImageStore
@@ -120,6 +122,27 @@ class Host:
     def kept_caches(self) -> KeptCaches:
         """Private caches between the builds of one pull request."""
         return KeptCaches(self.home.private_caches / "kept", self.agent.trust.private_cache_size)
+
+    @cached_property
+    def own_readers(self) -> OwnReaders | None:
+        """How builds in the foreground read what hosts share; to be stopped by who drives them."""
+        settings = self.agent.cache.share
+        if settings is None or self.is_agent:
+            return None
+        return OwnReaders(settings, self.home.share, self.user, self.clock)
+
+    def share_folder(self, trust: Trust) -> Path | None:
+        """Directory with the socket by which a build reads what hosts share.
+
+        The agent's is there before the agent serves it, and after. Raises `SmidrError`.
+        """
+        if self.agent.cache.share is None:
+            return None
+        if self.own_readers is not None:
+            return self.own_readers.folder(trust)
+        folder = make_private_dir(self.home.share) / AGENTS_READERS / trust
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     @property
     def hash_servers(self) -> HashServers:

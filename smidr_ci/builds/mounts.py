@@ -10,6 +10,7 @@ from smidr_ci.bitbake.driver_files import driver_command
 from smidr_ci.builds.hashserv import HASH_SERVER_MOUNT
 from smidr_ci.builds.parallelism import allowance_of
 from smidr_ci.builds.places import Places
+from smidr_ci.builds.sharing import SHARE_MOUNT
 from smidr_ci.caches.layout import CacheDirs
 from smidr_ci.caches.private import PRIVATE_CACHE, private_mounts
 from smidr_ci.config.agent import AgentConfig
@@ -38,6 +39,7 @@ def mounts_of(
     *,
     reads_shared: bool = True,
     hash_server: Path | None = None,
+    share: Path | None = None,
 ) -> tuple[Mount, ...]:
     """Layers and source read-only, the build's own directories and the caches writable.
 
@@ -57,6 +59,8 @@ def mounts_of(
         own.append(Mount(places.source, _SOURCE))
     if hash_server is not None:
         own.append(Mount(hash_server, HASH_SERVER_MOUNT))  # one connects to a read-only socket too
+    if share is not None:
+        own.append(Mount(share, SHARE_MOUNT))
     trees = [Mount(tree.tree, tree.mount_point) for tree in layers.trees]
     private = workspace.extra.get(PRIVATE_CACHE)
     if private is None:

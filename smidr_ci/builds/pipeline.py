@@ -48,7 +48,11 @@ def run_build(
     record: a target that makes no sense, or a store that can't be written.
     """
     record, claim = enlist(host, request)
-    return drive(host, record, claim, cancel, observer, request)
+    try:
+        return drive(host, record, claim, cancel, observer, request)
+    finally:
+        if host.own_readers is not None:
+            host.own_readers.stop()
 
 
 def drive(

@@ -26,6 +26,7 @@ from smidr_ci.builds.parallelism import (
 )
 from smidr_ci.builds.places import Places
 from smidr_ci.builds.request import BuildRequest
+from smidr_ci.builds.sharing import relay_of, share_in_conf, without_proxy
 from smidr_ci.builds.stranger import image_guard, settings_for
 from smidr_ci.caches.layout import CacheDirs
 from smidr_ci.caches.private import PRIVATE_CACHE, mirror_line, private_sstate, stock
@@ -59,6 +60,8 @@ class Preparation:
     caches: CacheDirs
     hash_server: Path | None = None
     """Directory with the socket of the host's; not known again once the container is described."""
+    share: Path | None = None
+    """The same of what hosts share."""
 
     def sstate_of(self, workspace: Workspace) -> Path:
         """SSTATE_DIR on the host: what this build may set aside objects in."""
@@ -122,7 +125,12 @@ def prepare(
     caches.prepare(host.user)
     cancel.raise_if_cancelled()
     hash_server = _hash_server(host, request, layers, image, report)
-    return Preparation(request, config, targets, places, layers, image, caches, hash_server)
+    share = host.share_folder(request.trust) if _reads_shared(host, request) else None
+    return Preparation(request, config, targets, places, layers, image, caches, hash_server, share)
+
+
+def _reads_shared(host: Host, request: BuildRequest) -> bool:
+    return request.is_trusted or host.agent.trust.untrusted_may_read_caches
 
 
 def _hash_server(
@@ -133,7 +141,7 @@ def _hash_server(
     report: Callable[[str], None],
 ) -> Path | None:
     """The host's hash server; only an agent starts it, and only for a trusted build."""
-    reads_shared = request.is_trusted or host.agent.trust.untrusted_may_read_caches
+    reads_shared = _reads_shared(host, request)
     if not host.agent.cache.hash_server and host.is_agent:
         host.hash_servers.retire(timedelta())
     if not (host.agent.cache.hash_server and reads_shared and can_serve(layers)):
@@ -186,6 +194,7 @@ def equip(
                 control,
                 reads_shared=reads_shared,
                 hash_server=prepared.hash_server,
+                share=prepared.share,
             ),
             *compiled_bitbake(
                 host,
@@ -230,6 +239,11 @@ def _write_conf(
         deploy_dir="/smidr/deploy" if "deploy" in workspace.extra else None,
         sstate_mirror=_sstate_mirror(host, workspace),
         operator_mirrors=mirrors_of(host.agent.cache, prepared.request.trust),
+        share=share_in_conf(
+            host.agent.cache.share,
+            prepared.request.trust,
+            may_read=_reads_shared(host, prepared.request),
+        ),
         hash_server=ADDRESS if prepared.hash_server else None,
         # In a directory that others go on in, they would do all that was removed again.
         rm_work=host.agent.workspaces.rm_work and not workspace.warm_key,
@@ -250,6 +264,8 @@ def _plan(host: Host, prepared: Preparation, build_id: str) -> Plan:
     config, layers = prepared.config, prepared.layers
     trust = prepared.request.trust
     environment = build_environment(config, host.agent, host.environ, trust)
+    if prepared.share is not None:
+        environment = without_proxy(environment)
     phases = ("fetch", "build") if config.build.fetch_first else ("build",)
     most = None if prepared.request.is_trusted else host.agent.trust.untrusted_time_limit
     limit_minutes = least(config.advanced.build_timeout, most)
@@ -262,4 +278,5 @@ def _plan(host: Host, prepared: Preparation, build_id: str) -> Plan:
         environment=environment,
         passthrough=tuple(environment),
         time_limit_s=limit_minutes * 60.0 if limit_minutes else None,
+        relay=relay_of(prepared.share),
     )

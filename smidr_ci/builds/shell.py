@@ -116,3 +116,5 @@ def _workspace(
         yield workspace, spec
     finally:
         store.release(workspace, keep=build is not None)
+        if host.own_readers is not None:
+            host.own_readers.stop()

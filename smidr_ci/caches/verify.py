@@ -28,7 +28,15 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import SmidrError
 from smidr_ci.files import DELETING_PREFIX
 
-__all__ = ["State", "Verdict", "verify_downloads", "verify_sstate"]
+__all__ = [
+    "State",
+    "Verdict",
+    "check_download",
+    "check_object",
+    "check_tarball",
+    "verify_downloads",
+    "verify_sstate",
+]
 
 _CHUNK: Final = 1 << 20
 _STAMP_LIMIT: Final = 64 * 1024
@@ -71,7 +79,7 @@ def verify_sstate(
     """
 
     def check(path: str) -> Verdict:
-        state, reason = _check_object(root, path, cancel)
+        state, reason = check_object(root, path, cancel)
         is_moved = state is State.DAMAGED and not dry_run and set_aside(root, path)
         return Verdict("sstate", path, state, reason, is_moved)
 
@@ -98,7 +106,11 @@ def verify_downloads(
     yield from _in_parallel(check, _downloads(root), workers)
 
 
-def _check_object(root: Path, path: str, cancel: CancelToken) -> tuple[State, str]:
+def check_object(root: Path, path: str, cancel: CancelToken) -> tuple[State, str]:
+    """What there is to say of one sstate object, by its path below the root, and why.
+
+    Raises `CancelledError`.
+    """
     folder, _, base = path.rpartition("/")
     name = SstateName.parse(base)
     if name is None:
@@ -129,6 +141,27 @@ def _check_signature(fd: int, base: str, name: SstateName) -> tuple[State, str]:
     if is_signature_proven(found, name):
         return State.PROVEN, ""
     return State.WHOLE, "its hash is not that of its signature: hash equivalence, or an old release"
+
+
+def check_download(root: Path, path: str, cancel: CancelToken) -> tuple[State, str]:
+    """The same of one download, whether or not a build uses it."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with opened(root, folder) as fd:
+            return _check_download(root, path, fd, name, cancel)
+    except OSError as error:
+        return State.UNKNOWN, f"can't be read: {error.strerror or error}"
+
+
+def check_tarball(root: Path, path: str, cancel: CancelToken) -> tuple[State, str]:
+    """The same of a download in tar.gz format that has no checksum."""
+    folder, _, name = path.rpartition("/")
+    try:
+        with opened(root, folder) as fd, _open_file(fd, name) as file:
+            fault = archive_fault(file, ".tgz", cancel)
+    except OSError as error:
+        return State.UNKNOWN, f"can't be read: {error.strerror or error}"
+    return (State.DAMAGED, f"it can't be unpacked: {fault}") if fault else (State.WHOLE, "")
 
 
 def _check_download(

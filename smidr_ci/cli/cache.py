@@ -20,9 +20,11 @@ from smidr_ci.builds.collectables import CACHES
 from smidr_ci.builds.gc import Collected, GcOptions, hold_caches, run_gc
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.reconcile import mark_interrupted_builds
+from smidr_ci.builds.uploads import share_facts
 from smidr_ci.caches.lru import Caps, Removal
 from smidr_ci.caches.verify import State, Verdict, verify_downloads, verify_sstate
 from smidr_ci.cancel import CancelToken
+from smidr_ci.cli.cache_push import print_share, push, share_as_dict
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import human_duration, human_size, local_time, print_columns, print_json
 from smidr_ci.cli.signals import cancel_on_signals
@@ -44,6 +46,9 @@ def cache() -> None:
     """Show, collect and check the caches that builds share."""
 
 
+cache.add_command(push)
+
+
 @cache.command()
 @click.option("--full", is_flag=True, help="Look at every file anew, for its last use.")
 @click.option(
@@ -56,15 +61,16 @@ def cache() -> None:
 )
 @json_option
 def stats(full: bool, last: int, as_json: bool) -> None:
-    """Show sizes, last uses, limits and free disk, and what builds took from sstate."""
+    """Show sizes, last uses, limits and free disk, what builds took from sstate, and uploads."""
     host = Host.open()
     try:
         with _stoppable() as cancel:
             found = cache_stats(host, full=full, last=last, cancel=cancel)
+            share = share_facts(host, cancel)
     except OSError as error:
         raise as_host_error(error, "can't look into the caches", host.home.root) from error
     if as_json:
-        print_json(_stats_as_dict(found))
+        print_json({**_stats_as_dict(found), "share": share_as_dict(share)})
         return
     header = ("CACHE", "SIZE", "FILES", "LAST USES", "LIMITS", "DISK FREE", "PATH")
     print_columns((_cache_row(item) for item in found.caches), header)
@@ -72,6 +78,9 @@ def stats(full: bool, last: int, as_json: bool) -> None:
         click.echo()
         columns = ("PROJECT", "BUILDS", "REUSED", "LAST", "TASKS NOT RUN", "TOOK")
         print_columns((_reuse_row(item) for item in found.reuse), columns)
+    if share is not None:
+        click.echo()
+        print_share(share)
 
 
 def _stats_as_dict(found: CacheStats) -> dict[str, object]:

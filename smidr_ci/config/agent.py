@@ -214,6 +214,9 @@ def _secret_problems(config: AgentConfig) -> Iterator[MisfitError]:
             if problem:
                 at: KeyPath = ("git", "credentials", index, key)
                 yield MisfitError(f"the file {path} {problem}", at, f"chmod 600 {path}")
+    share = config.cache.share
+    for misfit in share.misfits() if share is not None else ():
+        yield MisfitError(misfit.message, ("cache", "share", *misfit.at), misfit.hint)
     key_file = config.api.tls_key_file
     problem = why_not_secret(key_file) if key_file is not None else None
     if problem:

@@ -10,6 +10,7 @@ from pydantic import WithJsonSchema as Json
 
 from smidr_ci.config.base import MisfitError, Model
 from smidr_ci.config.matching import Called, Matching, shown
+from smidr_ci.config.shared_caches import SharedCaches
 from smidr_ci.config.values import Flag, MemorySize, MirrorLines
 
 __all__ = ["Age", "CacheLimits", "parse_age"]
@@ -108,6 +109,8 @@ class CacheLimits(Model):
     """SSTATE_MIRRORS of all builds, after those of the project."""
     premirrors: MirrorLines = ()
     """PREMIRRORS of all builds, after those of the project."""
+    share: SharedCaches | None = None
+    """A store that hosts share: builds read from it, the agent uploads what is new."""
     yocto_mirror: Flag = False
     """Use the Yocto Project's public sstate, with its hash server as upstream."""
     keep_builds: Annotated[int, Field(ge=0, le=1000), Strict(), Called("number")] = 0

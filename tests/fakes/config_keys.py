@@ -173,6 +173,15 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "cache.hash_server_upstream": "hashserv.example.com:8686",
     "cache.sstate_mirrors": ["file://.* https://cache.example.com/PATH"],
     "cache.premirrors": ["https?://.*/.* https://sources.example.com/"],
+    "cache.share.url": "file:///srv/share",
+    "cache.share.credentials_file": "/secrets/share",
+    "cache.share.ca_file": "/secrets/ca.pem",
+    "cache.share.endpoint": "https://s3.example.com",
+    "cache.share.region": "eu-north-1",
+    "cache.share.upload": False,
+    "cache.share.downloads": False,
+    "cache.share.repositories": True,
+    "cache.share.read_url": "https://cdn.example.com/share",
     "cache.yocto_mirror": True,
     "workspaces.mode": "warm",
     "workspaces.warm_refs": ["main"],
@@ -231,7 +240,18 @@ _RUNNER_ARCHIVE: Mapping[str, Any] = {
     "github": {"runners": {"tarball": str(Path(__file__)), "sha256": "a" * 64}}
 }
 
+_SHARE: Mapping[str, Any] = {"cache": {"share": {"url": "https://127.0.0.1:9/share"}}}
+_S3_SHARE: Mapping[str, Any] = {"cache": {"share": {"url": "s3://bucket/share"}}}
+
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
+    "cache.share.credentials_file": _SHARE,
+    "cache.share.ca_file": _SHARE,
+    "cache.share.endpoint": _S3_SHARE,
+    "cache.share.region": _S3_SHARE,
+    "cache.share.upload": _SHARE,
+    "cache.share.downloads": _SHARE,
+    "cache.share.repositories": _SHARE,
+    "cache.share.read_url": _SHARE,
     "github.runners.mode": {"github": {"runners": {"image": "registry.example.com/runner:1"}}},
     "github.runners.tarball": _RUNNER_ARCHIVE,
     "github.runners.sha256": _RUNNER_ARCHIVE,

@@ -1,6 +1,7 @@
 """Start the driver: `python3 /smidr/control/driver/driver.py [shell [COMMAND...]]`.
 
-`rebuilt BITBAKE TIME` says instead why tasks of a build that is over ran again.
+`rebuilt BITBAKE TIME` says instead why tasks of a build that is over ran again, and `relay SOCKET
+PORT` leads from a port to a unix socket.
 
 `smidr_inside` beside this file is the package that smidr knows as `smidr_ci.bitbake.inside`.
 """
@@ -22,5 +23,8 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["rebuilt"]:
         rebuilt = importlib.import_module("smidr_inside.rebuilt")
         sys.exit(rebuilt.main(control, sys.argv[2:]))
+    if sys.argv[1:2] == ["relay"]:
+        relay = importlib.import_module("smidr_inside.relay")
+        sys.exit(relay.main(sys.argv[2], int(sys.argv[3])))
     run = importlib.import_module("smidr_inside.run")
     sys.exit(run.main(control))

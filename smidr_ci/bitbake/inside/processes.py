@@ -29,6 +29,7 @@ class Family:
     def __init__(self) -> None:
         self._mask = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         self._ended: dict[int, int] = {}
+        self._helpers: set[int] = set()
         _become_reaper()
 
     def start(
@@ -47,6 +48,18 @@ class Family:
         )
         child.returncode = 0  # it is reaped here; without this, Popen complains when collected
         return child.pid
+
+    def start_helper(self, command: Sequence[str], output: int) -> int:
+        """Start a program of the driver's own, which is none of the build's; its pid."""
+        pid = self.start(command, os.environ, "/", output)
+        self._helpers.add(pid)
+        return pid
+
+    def end_helpers(self) -> None:
+        """SIGKILL them."""
+        for pid in self._helpers & set(descendants(os.getpid())):
+            send(pid, signal.SIGKILL)
+        self._helpers.clear()
 
     def _unblock(self) -> None:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
@@ -69,8 +82,11 @@ class Family:
         return self._ended.pop(pid, None)
 
     def is_alone(self) -> bool:
-        """Whether no child is left."""
-        return not self._reap()
+        """Whether no child but helpers is left."""
+        return not self._reap() or bool(self._helpers and not self._builds_own())
+
+    def _builds_own(self) -> list[int]:
+        return [pid for pid in descendants(os.getpid()) if pid not in self._helpers]
 
     def _reap(self) -> bool:
         """Collect who has ended; say whether any child is left."""
@@ -107,7 +123,7 @@ class Family:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            for pid in descendants(os.getpid()):
+            for pid in self._builds_own():
                 if pid not in told:
                     send(pid, number)
                 told.add(pid)

@@ -24,6 +24,7 @@ from urllib.parse import unquote
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from smidr_ci import errors
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
 from smidr_ci.api.addresses import plan_listening
@@ -41,6 +42,7 @@ from smidr_ci.builds.slots import Waiting, policy_of
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.builds.stranger import image_guard, logins_for
 from smidr_ci.builds.upkeep import trim_history
+from smidr_ci.builds.uploads import upload
 from smidr_ci.builds.uses import note_uses
 from smidr_ci.builds.views import record_as_dict
 from smidr_ci.caches.layout import FreeSpace
@@ -72,6 +74,8 @@ from smidr_ci.layers.discover import discover, select
 from smidr_ci.layers.entries import local_path
 from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
+from smidr_ci.stores.opening import open_store
+from smidr_ci.stores.s3_client import make_client
 from smidr_ci.trust import Trust
 from tests.fakes.agent_bench import PROJECT
 from tests.fakes.bench import Bench, Seen
@@ -682,6 +686,39 @@ def conf_beside_a_hash_server(world: World, agent: AgentConfig) -> str:
         os.close(folder)
 
 
+def asked_of_share(_: World, agent: AgentConfig) -> str:
+    """What comes of asking the shared cache, which nobody serves."""
+    share = agent.cache.share
+    assert share is not None
+    with closing(open_store(share.written, pause=lambda _: None)) as store:
+        try:
+            return str(store.head("sstate/x"))
+        except errors.SmidrError as error:
+            return str(error)
+
+
+def share_in_the_cloud(_: World, agent: AgentConfig) -> object:
+    share = agent.cache.share
+    assert share is not None
+    client = make_client(share.written)
+    with closing(client):
+        return client.meta.endpoint_url, client.meta.region_name
+
+
+def pushed(world: World, agent: AgentConfig) -> str:
+    try:
+        return str(upload(world.bench.host(agent), CancelToken()))
+    except errors.SmidrError as error:
+        return error.message
+
+
+def read_by_builds(_: World, agent: AgentConfig) -> str:
+    share = agent.cache.share
+    assert share is not None
+    with closing(open_store(share.read)) as store:
+        return store.where
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -743,6 +780,15 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     ),
     "cache.sstate_mirrors": conf_beside_a_hash_server,
     "cache.premirrors": conf_beside_a_hash_server,
+    "cache.share.url": conf_beside_a_hash_server,
+    "cache.share.credentials_file": asked_of_share,
+    "cache.share.ca_file": asked_of_share,
+    "cache.share.endpoint": share_in_the_cloud,
+    "cache.share.region": share_in_the_cloud,
+    "cache.share.upload": pushed,
+    "cache.share.downloads": conf_beside_a_hash_server,
+    "cache.share.repositories": conf_beside_a_hash_server,
+    "cache.share.read_url": read_by_builds,
     "cache.yocto_mirror": conf_beside_a_hash_server,
     "workspaces.mode": warm_refs,
     "workspaces.warm_refs": warm_refs,

@@ -19,6 +19,7 @@ python () {
         for task in sorted(set(d.getVar("SSTATETASKS").split())):
             d.appendVarFlag(task, "postfuncs", " sstate_keep_output")
             d.setVarFlag(task + "_setscene", "dirs", "${T}")
+            d.setVarFlag(task + "_setscene", "network", "1")
 }
 
 python sstate_keep_output() {
@@ -169,6 +170,8 @@ def sstate_mirror_fetcher(d, name):
     """A fetcher that looks for an object in SSTATE_MIRRORS and puts it into SSTATE_DIR."""
     mirrored = bb.data.createCopy(d)
     mirrored.delVar("MIRRORS")
+    if bb.utils.to_boolean(d.getVar("SSTATE_MIRROR_ALLOW_NETWORK")):
+        mirrored.delVar("BB_NO_NETWORK")
     mirrored.setVar("PREMIRRORS", d.getVar("SSTATE_MIRRORS"))
     mirrored.setVar("FILESPATH", d.getVar("SSTATE_DIR"))
     mirrored.setVar("DL_DIR", d.getVar("SSTATE_DIR"))
