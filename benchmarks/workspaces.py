@@ -16,29 +16,26 @@ that nobody has made before, so that no shared state helps; smidr's is a commit 
 
 from __future__ import annotations
 
-import argparse
 import itertools
-import json
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from benchmarks import generated, oecore
 from benchmarks.agent import running_agent
+from benchmarks.command import Options, note, parser_for, run
 from benchmarks.kas import Kas, install_kas
-from benchmarks.overhead import remove_work
-from benchmarks.samples import Bound, Comparison, Goal, Samples, in_turns, table
-from benchmarks.site import Site, hello_site
+from benchmarks.samples import Bound, Comparison, Goal, Samples, in_turns
+from benchmarks.site import Site
 from benchmarks.twin import Twin, twin_of
 from smidr_ci.workspaces.removal import disk_usage
 
-__all__ = ["Options", "main", "measure"]
+__all__ = ["main"]
 
 _VARIANTS: Final = {
     "x86": ("hello-x86", ""),
@@ -60,19 +57,6 @@ _GOALS: Final = {
     (_FRESH, _BITBAKE): Goal(at_most_ratio=1.3),
 }
 _DISK_PERCENT: Final = 50
-
-
-@dataclass(frozen=True)
-class Options:
-    """What to measure and how large."""
-
-    work: Path
-    parts: tuple[str, ...]
-    rounds: int = 5
-    recipes: int = 900
-    with_kas: bool = True
-    bitbake: str = "auto"
-    base_image: str | None = None
 
 
 @dataclass
@@ -137,17 +121,6 @@ class Scene:
         return f'{original}\ndo_compile[vardeps] += "CHANGE"\nCHANGE = "{next(self.numbers)}"\n'
 
 
-def _note(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def measure(options: Options) -> Iterator[Comparison | Bound]:
-    """All rows of the chosen parts."""
-    for part in options.parts:
-        _note(f"== {part}")
-        yield from _PARTS[part](options)
-
-
 def _hello(options: Options) -> Iterator[Comparison]:
     yield from _hello_with(options, "hello", 0)
 
@@ -161,13 +134,7 @@ def _hello_with(options: Options, what: str, recipes: int) -> Iterator[Compariso
         if recipes:
             generated.add_recipes(layer, recipes)
 
-    site = hello_site(
-        options.work,
-        "generated" if recipes else "hello",
-        bitbake=options.bitbake,
-        base_image=options.base_image,
-        change=change,
-    )
+    site = options.site("generated" if recipes else "hello", change=change)
     _let_it_be_warm(site)
     site.build()
     project = site.folder.parent
@@ -183,7 +150,7 @@ def _hello_with(options: Options, what: str, recipes: int) -> Iterator[Compariso
         if options.with_kas:
             installed = options.work / "kas"
             if not installed.exists():
-                _note(f"kas {install_kas(installed, twin.facts['Config']['Image'])}")
+                note(f"kas {install_kas(installed, twin.facts['Config']['Image'])}")
             kas = Kas(options.work / site.name / "kas", installed, twin, site.target)
             kas.prepare()
             kas.build()
@@ -226,7 +193,7 @@ def _rows(what: str, options: Options, scene: Scene) -> Iterator[Comparison]:
     ):
         for build in contenders.values():  # what only the first run of each pays
             build()
-        found = in_turns(contenders, options.rounds, _note)
+        found = in_turns(contenders, options.rounds, note)
         for name in [name for name in found if name.startswith("smidr")]:
             others = [other for other in found if not other.startswith("smidr")]
             for other in others:
@@ -248,8 +215,7 @@ def _disk(options: Options) -> Iterator[Comparison]:
 
 def _bytes_of(options: Options, name: str, mode: str, variants: tuple[str, ...]) -> int:
     """Bytes of layers, caches and workspaces after a build of each variant in one home."""
-    work = options.work / name
-    site = hello_site(work, name, bitbake=options.bitbake, base_image=options.base_image)
+    site = replace(options, work=options.work / name).site(name)
     site.home.mkdir(exist_ok=True)
     settings = f"workspaces: {{mode: {mode}}}\n"
     (site.home / "agent.yaml").write_text(settings, encoding="utf-8")
@@ -263,7 +229,7 @@ def _bytes_of(options: Options, name: str, mode: str, variants: tuple[str, ...])
         time.sleep(0.1)  # in the background
     folders = ("layers", "downloads", "sstate-cache", "parse-cache", "workspaces")
     sizes = {folder: disk_usage(site.home / folder) for folder in folders}
-    _note(f"{name}: " + ", ".join(f"{key} {size / 1e6:.1f}" for key, size in sizes.items()))
+    note(f"{name}: " + ", ".join(f"{key} {size / 1e6:.1f}" for key, size in sizes.items()))
     return sum(sizes.values())
 
 
@@ -277,46 +243,7 @@ _PARTS: Final[dict[str, Callable[[Options], Iterator[Comparison | Bound]]]] = {
 
 def main() -> None:
     """Measure, print the table, and write the JSON file when asked to."""
-    chosen = _parse()
-    work = Path(tempfile.mkdtemp(prefix="smidr-benchmark-", dir=chosen.work))
-    options = Options(
-        work=work,
-        parts=tuple(chosen.parts.split(",")),
-        rounds=chosen.rounds,
-        recipes=chosen.recipes,
-        with_kas=not chosen.no_kas,
-        bitbake=chosen.bitbake,
-        base_image=chosen.base_image,
-    )
-    try:
-        rows = list(measure(options))
-    finally:
-        remove_work(work)
-    print(table(rows))
-    print(f"\nMedians of {chosen.rounds} rounds (range), in seconds.")
-    if chosen.json:
-        document = {"rounds": chosen.rounds, "rows": [row.to_dict() for row in rows]}
-        chosen.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-
-
-def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    usual = [name for name in _PARTS if name != "oe-core" or oecore.is_given()]
-    parser.add_argument("--parts", default=",".join(usual), help="default: %(default)s")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--recipes", type=int, default=900)
-    parser.add_argument("--no-kas", action="store_true", help="don't install and measure kas")
-    parser.add_argument("--bitbake", default="auto", help="as of examples/hello/prepare.py")
-    parser.add_argument("--base-image", help="of the builder image; default: smidr's own choice")
-    parser.add_argument("--work", type=Path, help="where to make the temporary directory")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the rows here")
-    chosen = parser.parse_args()
-    unknown = set(chosen.parts.split(",")) - set(_PARTS)
-    if unknown:
-        parser.error(f"no part {', '.join(sorted(unknown))}; there are {', '.join(_PARTS)}")
-    return chosen
+    run(parser_for(__doc__, _PARTS), Options, _PARTS)
 
 
 if __name__ == "__main__":
