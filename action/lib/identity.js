@@ -2,6 +2,8 @@
 // What the step claims to be, and GitHub's token that proves it (docs.github.com, "OpenID Connect").
 // Only that token goes to the agent: not the runner's, which could ask for others.
 
+const { getJson } = require('./web');
+
 const AUDIENCE = 'smidr';
 const ANSWER_MS = 20_000;
 const MAX_TOKEN = 16_000;
@@ -25,14 +27,12 @@ async function identityToken(env, log) {
     const place = new URL(url);
     place.searchParams.set('audience', AUDIENCE);
     const headers = { authorization: `Bearer ${bearer}`, accept: 'application/json' };
-    const answer = await fetch(place, { headers, signal: AbortSignal.timeout(ANSWER_MS), redirect: 'error' });
-    if (!answer.ok) throw new Error(`status ${answer.status}`);
-    const { value } = await answer.json();
+    const { value } = await getJson(place, { headers, timeoutMs: ANSWER_MS, env });
     if (typeof value !== 'string' || !value || value.length > MAX_TOKEN) throw new Error('no token in the answer');
     log.mask(value);
     return value;
   } catch (error) {
-    const why = error.cause ? error.cause.code || error.cause.message : error.message;
+    const why = error.code || error.message;
     log.text(`smidr: GitHub gave no identity token (${why}); the build is not trusted without it.`);
     return '';
   }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,6 +19,8 @@ from smidr_ci.forges.github.assembly import forge_for
 from smidr_ci.forges.parts import Parts
 from smidr_ci.home import Home
 from smidr_ci.trust import Trust
+from tests.fakes.certificates import Authority
+from tests.fakes.forward_proxy import serve_proxy
 from tests.fakes.github.identity import identity_token
 from tests.fakes.github.results import runtime_token
 from tests.fakes.github.room import Room
@@ -131,6 +134,32 @@ def test_the_job_s_token_proves_its_build_and_is_seen_by_nobody_else(
     assert tokens.value not in result.text
     assert "bearer-of-the-runner" not in result.raw
     assert "bearer-of-the-runner" not in json.dumps(served.agent.orders[0].to_json())
+
+
+def test_the_token_is_fetched_through_the_proxy_of_the_job(
+    served: HttpAgent, workspace: Workspace, tokens: TokenService, tmp_path: Path
+) -> None:
+    authority = Authority(tmp_path / "authority")
+    certificate, key, _ = authority.issue("tokens.example", alternative=("tokens.example",))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+    tokens.server.socket = context.wrap_socket(tokens.server.socket, server_side=True)
+    with serve_proxy(tokens.server.server_port) as proxy:
+        step = workspace.start(
+            INPUTS,
+            ACTIONS_ID_TOKEN_REQUEST_URL="https://tokens.example/token?api-version=2",
+            ACTIONS_ID_TOKEN_REQUEST_TOKEN="bearer-of-the-runner",
+            HTTPS_PROXY=proxy.url,
+            NO_PROXY="github.example,localhost",
+            NODE_EXTRA_CA_CERTS=str(authority.path),
+        )
+        step.wait_for("is queued by the agent")
+        served.agent.finish(served.agent.store.list()[0].build_id)
+        result = step.result()
+    assert result.code == 0, result.raw
+    assert served.agent.orders[0].trust is Trust.TRUSTED, result.raw
+    assert proxy.asked == ["CONNECT tokens.example:443 HTTP/1.1"]
+    assert tokens.asked == [("/token?api-version=2&audience=smidr", "Bearer bearer-of-the-runner")]
 
 
 def test_without_the_permission_the_build_is_not_trusted_and_the_log_says_why(

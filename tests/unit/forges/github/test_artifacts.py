@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import random
 import re
 import subprocess
 import sys
@@ -27,6 +28,7 @@ from smidr_ci.forges.github.blocks import BLOCK_BYTES, BlockUpload
 from smidr_ci.forges.github.results import ResultsService, RuntimeToken
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.transport import Limits, Transport
+from tests.fakes.forward_proxy import serve_proxy
 from tests.fakes.github.results import SERVICE, runtime_token
 from tests.fakes.github.room import Room
 from tests.fakes.github.server import Fault, GitHubServer
@@ -288,6 +290,32 @@ def test_a_job_can_not_send_the_agent_elsewhere(job: Job, url: str) -> None:
     site = Site.of("https://github.com/acme/bsp")
     with pytest.raises(ForgeError, match="results service"):
         ResultsService(site, url, RuntimeToken.of(runtime_token()), job.transport)
+
+
+def test_uploads_go_through_the_proxy_of_the_agent(
+    job: Job, github: GitHubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(3).randbytes(9 * MEBIBYTE)
+    with serve_proxy(github.server_address[1]) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "elsewhere.example")
+        report = job.uploads().run(job.folder, [job.file("a.wic", content)])
+        job.transport.close()
+    assert (report.warnings, len(report.uploaded)) == ((), 1)
+    assert job.content("a.wic") == content
+    assert any(line.startswith(f"PUT {github.web}/blob/c/") for line in proxy.asked)
+    assert any(f"{SERVICE}CreateArtifact" in line for line in proxy.asked)
+
+
+def test_uploads_go_past_the_proxy_where_the_agent_says_so(
+    job: Job, github: GitHubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve_proxy(github.server_address[1]) as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        monkeypatch.setenv("no_proxy", "elsewhere.example,127.0.0.1")
+        report = job.uploads().run(job.folder, [job.file("a.wic", b"abc")])
+    assert (report.warnings, len(report.uploaded)) == ((), 1)
+    assert proxy.asked == []
 
 
 def test_a_cancel_ends_an_upload(job: Job, github: GitHubServer) -> None:
