@@ -44,3 +44,9 @@ def kill(process: subprocess.Popen[str]) -> None:
     """SIGKILL, and wait until the kernel has taken everything back."""
     process.kill()
     process.wait()
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory that a process has had (VmHWM, proc(5)), in KiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.partition("VmHWM:")[2].split()[0])

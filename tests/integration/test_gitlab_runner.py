@@ -255,25 +255,6 @@ def test_an_agent_killed_in_the_middle_of_lines_runs_none_twice(site: Site) -> N
     assert "began 1 times\n" in text
 
 
-def test_a_forge_that_is_down_in_the_middle_loses_nothing(site: Site) -> None:
-    slow(site)
-    job = site.forge.start_job("image", site.forge.push(site.files))
-    site.wait_trace(job, "Executing Tasks")
-    with site.forge.server.lock:
-        site.forge.server.is_down = True
-    build = site.smidr.newest()["build_id"]
-    wait_until(
-        lambda: site.smidr("status", "--json", build).json["state"] == "completed",
-        "the end of the build",
-        120,
-    )
-    with site.forge.server.lock:
-        site.forge.server.is_down = False
-    site.wait_over(job)
-    assert (job.state, is_whole(job)) == ("success", True), text_of(job)
-    assert text_of(job).count("NOTE: Executing Tasks") == 1
-
-
 def test_bitbakes_first_line_comes_soon_after_the_job(
     site: Site, record_property: Callable[[str, object], None]
 ) -> None:

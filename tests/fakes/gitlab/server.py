@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import threading
 import time
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -57,8 +59,12 @@ class GitLabServer(ThreadingHTTPServer):
         """Every connection is closed without an answer."""
         self.long_poll_s = 0.0
         self.held_polls = 0
+        self.refused = 0
+        """How many requests found it down."""
         self.bytes_per_s: float | None = None
         """How slowly bodies are read."""
+        self.uploads_to: Path | None = None
+        """Uploads go to files here and not into memory; each has its path for a body."""
         self.content_type = "application/json"
         self.elsewhere: Callable[[BaseHTTPRequestHandler], bool] = lambda _handler: False
         """Serves what is not the runner protocol, and says whether it was."""
@@ -160,6 +166,9 @@ class _Handler(BaseHTTPRequestHandler):
         server = self.server
         if server.is_down:
             self.close_connection = True
+            with server.lock:
+                server.refused += 1
+                server.lock.notify_all()
             return
         if server.elsewhere(self):
             return
@@ -179,26 +188,48 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(Answer(fault.status, fault.body, fault.headers))
 
     def _read(self) -> Request:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            body = b""
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            body = self._read_slowly(int(self.headers.get("Content-Length", 0)))
         parts = urlsplit(self.path)
         path = parts.path.removeprefix(f"{self.server.prefix}/api/v4/")
         headers = {name.lower(): value for name, value in self.headers.items()}
         query = dict(parse_qsl(parts.query))
+        folder = self.server.uploads_to
+        if folder is not None and path.endswith("/artifacts"):
+            body = str(self._save(folder)).encode()
+        else:
+            body = b"".join(self._body())
         return Request(self.command, path, query, headers, body, time.monotonic())
 
-    def _read_slowly(self, size: int) -> bytes:
-        rate, body = self.server.bytes_per_s, b""
-        while rate is not None and len(body) < size:
-            body += self.rfile.read(min(size - len(body), max(1, int(rate / 20))))
-            time.sleep(0.05)
-        return body + self.rfile.read(size - len(body))
+    def _body(self) -> Iterator[bytes]:
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                yield from self._slowly(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            yield from self._slowly(int(self.headers.get("Content-Length", 0)))
+
+    def _slowly(self, size: int) -> Iterator[bytes]:
+        while size:
+            rate = self.server.bytes_per_s
+            part = self.rfile.read(min(size, max(1, int(rate / 20)) if rate else 1 << 20))
+            if not part:
+                raise ConnectionError
+            size -= len(part)
+            yield part
+            if rate:
+                time.sleep(0.05)
+
+    def _save(self, folder: Path) -> Path:
+        """The body as a file, with holes for its zeros."""
+        path = folder / f"{time.monotonic_ns()}.form"
+        with path.open("wb") as out:
+            for part in self._body():
+                if part.count(0) == len(part):
+                    out.seek(len(part), os.SEEK_CUR)
+                else:
+                    out.write(part)
+            out.truncate()
+        return path
 
     def _note(self, request: Request) -> Fault | None:
         server = self.server
