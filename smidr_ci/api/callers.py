@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from smidr_ci.errors import ForbiddenError
 
@@ -34,6 +35,9 @@ class Caller:
     """The widest that was granted."""
     is_local: bool = False
     """Came over the unix socket with our own uid: may name paths of this host."""
+    within: Path | None = None
+    """A job of a runner that the agent started: may name paths below this one only, and what it
+    orders is trusted by a forge's word alone."""
 
     def require(self, scope: Scope) -> None:
         """Raise `ForbiddenError` unless this caller has at least that scope."""

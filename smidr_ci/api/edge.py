@@ -19,9 +19,10 @@ from smidr_ci.api.http.connection import Listener
 from smidr_ci.api.http.origin import loopback_hosts
 from smidr_ci.api.http.server import HttpServer
 from smidr_ci.api.http.webhook_routes import Webhooks
-from smidr_ci.api.listen import bind_tcp, bind_unix
+from smidr_ci.api.listen import bind_door, bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security
+from smidr_ci.forges.github.runners.door import Door
 from smidr_ci.home import Home
 
 __all__ = ["Edge"]
@@ -45,6 +46,7 @@ class Edge:
     listening: Listening
     webhooks: Webhooks | None = None
     github_steps: GitHubSteps | None = None
+    door: Door | None = None
 
     def __post_init__(self) -> None:
         self._loop = asyncio.new_event_loop()
@@ -55,6 +57,9 @@ class Edge:
         """Listen; the addresses. Raises `SmidrError` when one can't be had."""
         listeners = [Listener(bind_unix(self.home.socket))]
         shown = [f"unix:{self.home.socket}"]
+        if self.door is not None:
+            listeners.append(Listener(bind_door(self.door), is_door=True))
+            shown.append(f"unix:{self.door.path}")
         scheme = "https" if self.listening.tls else "http"
         for endpoint in self.listening.http:
             listener = self._tcp_listener(endpoint)
@@ -73,6 +78,8 @@ class Edge:
         self._await(stop(), _STOP_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self.home.socket.unlink(missing_ok=True)
+        if self.door is not None:
+            self.door.path.unlink(missing_ok=True)
 
     def _tcp_listener(self, endpoint: Endpoint) -> Listener:
         tls = self.listening.tls

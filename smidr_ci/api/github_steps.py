@@ -142,6 +142,7 @@ class GitHubSteps:
             caller,
             replace(request, is_untrusted=is_untrusted, ref=facts.ref or request.ref),
             private_cache_key=sharing_key(facts) if is_untrusted else "",
+            is_judged=True,
         )
         if target is not None:
             forge.reporter.begin(record.build_id, target)

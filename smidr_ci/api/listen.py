@@ -16,10 +16,11 @@ from smidr_ci.api.sockets import short_path
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.errors import ConflictError, HostError, UsageError
 from smidr_ci.files import as_host_error, make_private_dir
+from smidr_ci.forges.github.runners.door import Door
 from smidr_ci.home import Home
 from smidr_ci.locks import KernelLock, take_lock
 
-__all__ = ["bind_tcp", "bind_unix", "peer_uid", "take_agent_lock"]
+__all__ = ["bind_door", "bind_tcp", "bind_unix", "peer_uid", "take_agent_lock"]
 
 _BACKLOG: Final = 512
 
@@ -58,6 +59,25 @@ def bind_unix(path: Path) -> socket.socket:
     except OSError as error:
         sock.close()
         raise _cannot_listen(f"unix:{path}", error) from error
+    return sock
+
+
+def bind_door(door: Door) -> socket.socket:
+    """A listening socket for the user of runners' jobs; raises as `bind_unix`, and `HostError`."""
+    folder = door.path.parent
+    try:
+        folder.mkdir(mode=0o711, parents=True, exist_ok=True)
+        for place in (folder.parent, folder):
+            place.chmod(0o711)  # whatever our umask: jobs are another user
+    except OSError as error:
+        raise as_host_error(error, "can't make a socket for runners' jobs", folder) from error
+    sock = bind_unix(door.path)
+    try:
+        # Until here it was ours alone.
+        os.chown(door.path, door.uid, door.gid, follow_symlinks=False)
+    except OSError as error:
+        sock.close()
+        raise as_host_error(error, "can't give away the socket for jobs", door.path) from error
     return sock
 
 

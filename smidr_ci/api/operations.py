@@ -92,15 +92,23 @@ class Operations:
         return self._agent.status()
 
     def start(
-        self, caller: Caller, request: StartRequest, *, private_cache_key: str = ""
+        self,
+        caller: Caller,
+        request: StartRequest,
+        *,
+        private_cache_key: str = "",
+        is_judged: bool = False,
     ) -> BuildRecord:
         """Queue a build; its record is on disk when this returns.
 
         Only a local caller may name a directory of this host; all others' builds are confined to
-        their bundle. The key is for untrusted ones, see `Order`. Raises `UsageError`,
-        `TooLargeError`, `ConfigError` or `BusyError`.
+        their bundle. The key is for untrusted ones, see `Order`. `is_judged` says that a forge has
+        told how far it is trusted. Raises `UsageError`, `TooLargeError`, `ConfigError` or
+        `BusyError`.
         """
         caller.require(Scope.BUILD)
+        if caller.within is not None and not is_judged:
+            request = replace(request, is_untrusted=True)
         check_start_request(request)
         if request.directory is not None:
             directory = _directory_of(caller, request.directory)
@@ -270,7 +278,13 @@ def _directory_of(caller: Caller, directory: Path) -> Path:
         raise UsageError(
             "the config's directory is no absolute path of a directory", where=str(directory)
         )
+    if caller.within is not None and not _is_below(directory, caller.within):
+        raise ForbiddenError(f"{caller.name} may not name this directory", where=str(directory))
     return directory
+
+
+def _is_below(path: Path, top: Path) -> bool:
+    return path.resolve().is_relative_to(top.resolve())
 
 
 def _order(caller: Caller, request: StartRequest, directory: Path, *, is_confined: bool) -> Order:

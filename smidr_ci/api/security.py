@@ -7,7 +7,7 @@ import ipaddress
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from smidr_ci.api.callers import Caller, Scope
 from smidr_ci.api.rates import RateLimiter, key_of_address
@@ -17,6 +17,9 @@ from smidr_ci.clock import Clock
 from smidr_ci.config.api import Api
 from smidr_ci.errors import UnauthenticatedError
 from smidr_ci.text import printable
+
+if TYPE_CHECKING:  # most agents have none
+    from smidr_ci.forges.github.runners.door import Door
 
 __all__ = ["Security", "Transport"]
 
@@ -33,11 +36,13 @@ class Transport:
     """The other end's user, for a unix socket (SO_PEERCRED); None for TCP."""
     peer_address: str = ""
     """The other end's IP address without port, for TCP."""
+    is_door: bool = False
+    """Over the unix socket that is for jobs of runners."""
 
     @classmethod
-    def unix(cls, peer_uid: int) -> Transport:
+    def unix(cls, peer_uid: int, *, is_door: bool = False) -> Transport:
         """A unix socket, with the user that the kernel names."""
-        return cls(peer_uid=peer_uid)
+        return cls(peer_uid=peer_uid, is_door=is_door)
 
     @classmethod
     def tcp(cls, peer_address: str) -> Transport:
@@ -59,8 +64,9 @@ class Security:
     """Decides who calls; blocking (it may ask the database) and thread-safe.
 
     `uid` is the agent's own user; `local_token` is what `local_token.py` gives that user's
-    programs. Unix sockets are for that user and root, who may do everything. TCP needs a token,
-    or with `api.client_ca_file` a certificate, which the TLS layer has checked already.
+    programs. Unix sockets are for that user and root, who may do everything; but for the `door`,
+    where jobs of runners come in. TCP needs a token, or with `api.client_ca_file` a certificate,
+    which the TLS layer has checked already.
     """
 
     def __init__(
@@ -70,6 +76,7 @@ class Security:
         uid: int,
         *,
         local_token: str | None = None,
+        door: Door | None = None,
         clock: Clock | None = None,
     ) -> None:
         self._tokens = tokens
@@ -79,6 +86,7 @@ class Security:
         self._has_client_ca = settings.client_ca_file is not None
         self._uid = uid
         self._local_token = local_token
+        self._door = door
         self._failures = RateLimiter(_FAILURES_PER_MINUTE, clock=clock)
         self._requests = RateLimiter(settings.requests_per_minute, clock=clock)
 
@@ -96,6 +104,8 @@ class Security:
         there. Raises `UnauthenticatedError`, or `BusyError` for who asks or fails too often.
         """
         if transport.peer_uid is not None:
+            if transport.is_door:
+                return self._job(transport.peer_uid)
             return self._local_user(transport.peer_uid)
         caller, why = self._known(token, transport, certificate)
         if caller is None:
@@ -111,6 +121,12 @@ class Security:
                 hint="Ask its operator for an address and a token.",
             )
         return Caller(f"uid {uid}", Scope.ADMIN, is_local=True)
+
+    def _job(self, uid: int) -> Caller:
+        if self._door is None or uid != self._door.uid:
+            _LOG.warning("uid %d refused on the socket for runners' jobs", uid)
+            raise UnauthenticatedError(f"this socket is not for uid {uid}")
+        return Caller(f"a job, uid {uid}", Scope.BUILD, is_local=True, within=self._door.within)
 
     def _known(
         self, token: str | None, transport: Transport, certificate: Sequence[str] | None

@@ -40,6 +40,8 @@ class Listener:
     tls: Any = None
     hosts: frozenset[str] | None = None
     """What the Host header may name, against DNS rebinding; None for anything."""
+    is_door: bool = False
+    """A unix socket for jobs of runners."""
 
     @property
     def is_unix(self) -> bool:
@@ -117,7 +119,7 @@ class SmidrProtocol(H11Protocol):
         """See `asyncio.Protocol`."""
         super().connection_made(transport)
         self.app_state = {
-            "peer": _peer_of(transport, is_unix=self._listener.is_unix),
+            "peer": _peer_of(transport, self._listener),
             "listener": self._listener,
             "connection": self,
         }
@@ -169,9 +171,10 @@ class SmidrProtocol(H11Protocol):
             self._deadline = None
 
 
-def _peer_of(transport: asyncio.Transport, *, is_unix: bool) -> Peer:
-    if is_unix:
-        return Peer(Transport.unix(peer_uid(transport.get_extra_info("socket"))))
+def _peer_of(transport: asyncio.Transport, listener: Listener) -> Peer:
+    if listener.is_unix:
+        uid = peer_uid(transport.get_extra_info("socket"))
+        return Peer(Transport.unix(uid, is_door=listener.is_door))
     name = transport.get_extra_info("peername")
     return Peer(
         Transport.tcp(str(name[0]) if name else ""),
