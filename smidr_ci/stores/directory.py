@@ -82,7 +82,8 @@ class DirectoryStore:
 
     def url(self, key: str) -> str:
         """Below the public URL."""
-        return f"{self._public_url}/{quote(check_key(key))}" if self._public_url else ""
+        path = quote(check_key(key))
+        return f"{self._public_url}/{path}" if self._public_url else ""
 
     def delete(self, key: str) -> None:
         """Remove the file, and the directories that it leaves empty."""

@@ -47,5 +47,5 @@ def _safe(part: str) -> str:
 
 
 def _digest(text: str) -> str:
-    raw = text.encode("utf-8", "surrogateescape")
+    raw = text.encode("utf-8", "surrogatepass")
     return hashlib.sha256(raw).hexdigest()[:_DIGEST]

@@ -17,7 +17,14 @@ from smidr_ci.config.stores import StoreSettings
 from smidr_ci.stores.content import CheckedReader, Content
 from smidr_ci.stores.keys import check_key
 from smidr_ci.stores.model import MissingObjectError, Readable, StoredObject, StoreError
-from smidr_ci.stores.s3_client import is_missing, make_client, refused, transfer_config, words
+from smidr_ci.stores.s3_client import (
+    is_missing,
+    make_client,
+    refused,
+    require_boto3,
+    transfer_config,
+    words,
+)
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -33,6 +40,7 @@ class S3Store:
 
     def __init__(self, settings: StoreSettings) -> None:
         """Raises `ConfigError` without boto3; nothing is asked of the server yet."""
+        require_boto3(settings)
         parts = urlsplit(settings.url)
         self._settings = settings
         self._bucket = parts.netloc

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from boto3.s3.transfer import TransferConfig
     from mypy_boto3_s3 import S3Client
 
-__all__ = ["is_missing", "make_client", "refused", "transfer_config", "words"]
+__all__ = ["is_missing", "make_client", "refused", "require_boto3", "transfer_config", "words"]
 
 _MOST_PARTS: Final = 9_000
 """S3 takes 10,000."""
@@ -40,18 +40,24 @@ _MISSING: Final = frozenset({"404", "NoSuchKey", "NotFound"})
 _FULL: Final = frozenset({"XMinioStorageFull", "QuotaExceeded", "507"})
 
 
-def make_client(settings: StoreSettings) -> S3Client:
-    """A client, which is thread-safe; raises `ConfigError` without boto3 or a usable login."""
+def require_boto3(settings: StoreSettings) -> None:
+    """Raises `ConfigError` that says what to install."""
     try:
-        import boto3  # noqa: PLC0415 - optional
-        from botocore.config import Config  # noqa: PLC0415 - same
-        from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - same
+        import boto3  # noqa: F401, PLC0415 - optional
     except ImportError as error:
         raise ConfigError(
             "S3 needs the library boto3, which is not installed",
             where=settings.url,
             hint="Install it where smidr is: pip install 'smidr-ci[s3]'",
         ) from error
+
+
+def make_client(settings: StoreSettings) -> S3Client:
+    """A client, which is thread-safe; raises `ConfigError` without a usable login."""
+    import boto3  # noqa: PLC0415 - optional
+    from botocore.config import Config  # noqa: PLC0415 - same
+    from botocore.exceptions import BotoCoreError  # noqa: PLC0415 - same
+
     config = Config(
         signature_version="s3v4",
         connect_timeout=_CONNECT_S,

@@ -6,12 +6,13 @@ import base64
 import binascii
 import contextlib
 import re
+import secrets
 from collections.abc import Iterator
 from datetime import datetime
 from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -20,12 +21,15 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.stores.content import CheckedReader, Content
 from smidr_ci.stores.keys import check_key
 from smidr_ci.stores.model import MissingObjectError, Pause, Readable, StoredObject, StoreError
-from smidr_ci.stores.web_calls import WebCalls, WebLogin
+from smidr_ci.stores.web_calls import RefusedError, WebCalls, WebLogin
 
 __all__ = ["WebStore"]
 
 _BLOCK_BYTES: Final = 1 << 18
 """Each must go out within the time limit for writing, over slow lines too."""
+_NO_DIRECTORY: Final = frozenset({404, 409})
+_PARTIAL: Final = ".smidr-partial"
+"""Directory below the store's for what is being written: no part of it is a key's."""
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _REPR_DIGEST: Final = re.compile(r"\bsha-256=:([A-Za-z0-9+/=]{44}):", re.IGNORECASE)
 
@@ -45,6 +49,7 @@ class WebStore:
         """`pause` waits between attempts; the default ends with a cancel."""
         self._base = url.rstrip("/")
         self._public_url = (public_url or url).rstrip("/")
+        self._moves: bool | None = None
         self._calls = WebCalls(login or WebLogin(), ca_file, pause)
 
     @property
@@ -53,23 +58,22 @@ class WebStore:
         return self._base
 
     def put(self, key: str, content: Content, cancel: CancelToken | None = None) -> StoredObject:
-        """PUT with Content-Length; afterwards HEAD must tell the same size."""
-        before = self._look(key, cancel)
+        """PUT with Content-Length; afterwards HEAD must tell the same size.
+
+        A WebDAV server gets it under another name first. Other servers are trusted to show no part
+        of what breaks off, and what they do show is deleted.
+        """
+        before = self._look(self._address(key), key, cancel)
         if before is not None and _is_equal(before, content):
             return before
-        try:
-            self._calls.repeat(lambda: self._put_once(key, content, cancel), cancel)
-            found = self._look(key, cancel)
-            if found is None or not _may_be(found, content):
-                raise self._is_other(key, content, found)
-        except BaseException:
-            self._drop_part(key, content, before)
-            raise
-        return StoredObject(key, content.size_bytes, content.sha256, found.modified)
+        stored = self._put_and_move(key, content, cancel)
+        if stored is None:
+            stored = self._put_in_place(key, content, before, cancel)
+        return StoredObject(key, content.size_bytes, content.sha256, stored.modified)
 
     def head(self, key: str) -> StoredObject | None:
         """Size and time, and the checksum where the server tells it (`X-Checksum-Sha256`)."""
-        return self._look(key, None)
+        return self._look(self._address(key), key)
 
     @contextlib.contextmanager
     def open(self, key: str) -> Iterator[Readable]:
@@ -105,12 +109,90 @@ class WebStore:
     def _address(self, key: str) -> str:
         return f"{self._base}/{quote(check_key(key))}"
 
-    def _look(self, key: str, cancel: CancelToken | None) -> StoredObject | None:
-        url = self._address(key)
+    def _look(self, url: str, key: str, cancel: CancelToken | None = None) -> StoredObject | None:
         response = self._calls.repeat(lambda: self._calls.once("HEAD", url), cancel)
         return None if response is None else _described(key, response)
 
-    def _put_once(self, key: str, content: Content, cancel: CancelToken | None) -> None:
+    def _put_and_move(
+        self, key: str, content: Content, cancel: CancelToken | None
+    ) -> StoredObject | None:
+        """None when the server can't move, and nothing is there of it."""
+        if not self._is_moving():
+            return None
+        partial = f"{self._base}/{_PARTIAL}/{secrets.token_hex(16)}"
+        try:
+            stored = self._put_at(partial, key, content, cancel)
+            self._calls.repeat(lambda: self._move(partial, key), cancel)
+        except BaseException as error:
+            with contextlib.suppress(Exception):  # the first trouble is the one to tell
+                self._calls.once("DELETE", partial, good=(200, 202, 204))
+            if isinstance(error, RefusedError) and error.method == "MOVE":
+                self._moves = False
+                return None
+            raise
+        return stored
+
+    def _is_moving(self) -> bool:
+        """RFC 4918: a server of class 1 or more has MOVE."""
+        if self._moves is None:
+            with contextlib.suppress(RefusedError):
+                answer = self._calls.repeat(lambda: self._calls.once("OPTIONS", self._base))
+                self._moves = answer is not None and "1" in answer.headers.get("DAV", "")
+            if self._moves:
+                self._make_directories(f"{self._base}/{_PARTIAL}/")
+        return bool(self._moves)
+
+    def _move(self, partial: str, key: str) -> None:
+        target = self._address(key)
+        headers = {"Destination": target, "Overwrite": "T"}
+        good = (200, 201, 204)
+        try:
+            self._calls.once("MOVE", partial, good=good, headers=headers)
+        except RefusedError:  # for a missing directory servers have more than one answer
+            self._make_directories(target)
+            self._calls.once("MOVE", partial, good=good, headers=headers)
+
+    def _put_in_place(
+        self, key: str, content: Content, before: StoredObject | None, cancel: CancelToken | None
+    ) -> StoredObject:
+        url = self._address(key)
+        if before is None and content.size_bytes > _BLOCK_BYTES:
+            self._make_directories(url)  # not to be told at the end of a long upload
+        try:
+            return self._put_at(url, key, content, cancel)
+        except BaseException:
+            with contextlib.suppress(Exception):  # the first trouble is the one to tell
+                found = self._look(url, key)
+                if found is not None and found != before and not _may_be(found, content):
+                    self._calls.once("DELETE", url, good=(200, 202, 204))
+            raise
+
+    def _put_at(
+        self, url: str, key: str, content: Content, cancel: CancelToken | None
+    ) -> StoredObject:
+        self._calls.repeat(lambda: self._put_once(url, content, cancel), cancel)
+        found = self._look(url, key, cancel)
+        if found is not None and _may_be(found, content):
+            return found
+        told = "nothing there" if found is None else f"{found.size_bytes} bytes"
+        if found is not None and found.size_bytes == content.size_bytes:
+            told = f"the SHA-256 {found.sha256}"
+        raise StoreError(
+            f"the store took {content.size_bytes} bytes, and then tells of {told}",
+            where=url,
+            hint="Does something between here and the store change or cut files?",
+        )
+
+    def _put_once(self, url: str, content: Content, cancel: CancelToken | None) -> None:
+        try:
+            self._send(url, content, cancel)
+        except RefusedError as error:
+            if error.status not in _NO_DIRECTORY:
+                raise
+            self._make_directories(url)
+            self._send(url, content, cancel)
+
+    def _send(self, url: str, content: Content, cancel: CancelToken | None) -> None:
         digest = base64.b64encode(bytes.fromhex(content.sha256)).decode()
         headers = {
             "Content-Type": "application/octet-stream",
@@ -123,27 +205,16 @@ class WebStore:
             if body is None:
                 reader.read()
                 headers["Content-Length"] = "0"
-            url = self._address(key)
             self._calls.once("PUT", url, good=(200, 201, 202, 204), headers=headers, body=body)
 
-    def _drop_part(self, key: str, content: Content, before: StoredObject | None) -> None:
-        """A server without care keeps what it got of an upload that broke off."""
-        url = self._address(key)
-        with contextlib.suppress(Exception):  # the first trouble is the one to tell
-            response = self._calls.once("HEAD", url)
-            found = _described(key, response) if response is not None else None
-            if found is not None and found != before and not _may_be(found, content):
-                self._calls.once("DELETE", url, good=(200, 202, 204))
-
-    def _is_other(self, key: str, content: Content, found: StoredObject | None) -> StoreError:
-        told = "nothing there" if found is None else f"{found.size_bytes} bytes"
-        if found is not None and found.size_bytes == content.size_bytes:
-            told = f"the SHA-256 {found.sha256}"
-        return StoreError(
-            f"the store took {content.size_bytes} bytes, and then tells of {told}",
-            where=self._address(key),
-            hint="Does something between here and the store change or cut files?",
-        )
+    def _make_directories(self, url: str) -> None:
+        """RFC 4918: MKCOL, from the top. Servers without directories refuse, which is fine."""
+        parts = urlsplit(url)
+        folders = parts.path.lstrip("/").split("/")[:-1]
+        for depth in range(1, len(folders) + 1):
+            path = "/" + "/".join(folders[:depth])
+            with contextlib.suppress(RefusedError):
+                self._calls.once("MKCOL", parts._replace(path=path).geturl(), good=(200, 201))
 
 
 class _SizedBody:

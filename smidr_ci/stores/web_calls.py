@@ -23,7 +23,7 @@ from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConfigError, FailureKind
 from smidr_ci.stores.model import Pause, StoreError
 
-__all__ = ["WebCalls", "WebLogin"]
+__all__ = ["RefusedError", "WebCalls", "WebLogin"]
 
 _CONNECT_OR_WRITE_S: Final = 60.0
 _ANSWER_S: Final = 300.0
@@ -31,17 +31,25 @@ _ATTEMPTS: Final = 5
 _LONGEST_WAIT_S: Final = 30.0
 _PASSING: Final = frozenset({408, 423, 425, 429, 500, 502, 503, 504})
 _MISSING: Final = frozenset({404, 410})
+_MISSABLE: Final = frozenset({"HEAD", "GET", "DELETE", "OPTIONS"})
 _HINTS: Final = {
     401: "The store wants another login: see its credentials_file.",
     403: "The login in its credentials_file may not do this.",
     404: "Does the directory exist? Some WebDAV servers make none by themselves.",
     405: "The server does not take this at its address; is WebDAV (PUT, DELETE) allowed there?",
-    409: "The directory does not exist there; let the server make directories by itself.",
+    409: "The directory does not exist there, and the server makes none by MKCOL.",
     413: "The server takes no files of this size; see client_max_body_size or its like.",
     507: "The store is full; old objects can go.",
 }
 
 T = TypeVar("T")
+
+
+class RefusedError(StoreError):
+    """The server answers, and not well; `status` is HTTP's, and `method` what was asked."""
+
+    status = 0
+    method = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class WebCalls:
         if response.status_code in good:
             return response
         response.close()
-        if response.status_code in _MISSING and method != "PUT":
+        if response.status_code in _MISSING and method in _MISSABLE:
             return None
         raise _refusal(method, url, response)
 
@@ -172,15 +180,17 @@ def _reason(error: BaseException) -> str:
     return str(error)[:300]
 
 
-def _refusal(method: str, url: str, response: requests.Response) -> StoreError:
+def _refusal(method: str, url: str, response: requests.Response) -> RefusedError:
     status = response.status_code
     hint = _HINTS.get(status, "")
     if 300 <= status < 400:
         hint = "Write the address that it redirects to; a login is not sent to another one."
-    return StoreError(
+    refused = RefusedError(
         f"the store answers {method} with {status} {response.reason or ''}".rstrip(),
         where=urlsplit(url)._replace(query="").geturl(),
         hint=hint,
         kind=FailureKind.DISK if status == 507 else None,
         is_passing=status in _PASSING,
     )
+    refused.status, refused.method = status, method
+    return refused
