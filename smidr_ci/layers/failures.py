@@ -24,6 +24,7 @@ class GitFailure(StrEnum):
     CERTIFICATE = "certificate"
     NOT_FOUND = "not found"
     DAMAGED_THERE = "damaged at its host"
+    LFS = "Git LFS lacks a file"
     UNSERVED = "the server does not serve this commit"
     PROTOCOL = "protocol not allowed"
     DISK = "disk full"
@@ -62,6 +63,7 @@ _PHRASES: Final = {
         "does not support --depth",
         "remote did not send all necessary",
     ),
+    GitFailure.LFS: (r"\[404\] object does not exist", r"\[41[0-9]\] object "),
     GitFailure.NOT_FOUND: (
         "repository .* not found",
         "repository not found",
@@ -77,6 +79,7 @@ _PHRASES: Final = {
         "access denied",
         "returned error: 40[13]",
         "terminal prompts disabled",
+        "authorization error: ",
         "invalid username",
     ),
     GitFailure.PROTOCOL: (
@@ -104,6 +107,8 @@ _PHRASES: Final = {
         "temporary failure in name resolution",
         "name or service not known",
         r"returned error: (429|5\d\d)",
+        r"server error .*http (429|5\d\d)",
+        "expected oid .*, got ",
         "gnutls_handshake",
         "ssl_connect",
         "empty reply from server",
@@ -170,6 +175,7 @@ _HINTS: Final = {
     GitFailure.NOT_FOUND: "Check the spelling of the URL; a private repository is also reported as "
     "not found when credentials are missing.",
     GitFailure.DAMAGED_THERE: "Tell who keeps the repository, or name a mirror under `mirrors`.",
+    GitFailure.LFS: "Push what Git LFS keeps of it: 'git lfs push --all origin'.",
     GitFailure.UNSERVED: "Check the commit id; it may have been removed by a force-push.",
     GitFailure.PROTOCOL: "Use a URL with https, ssh, git or file, if the operator allows it.",
     GitFailure.DISK: "Make room on the disk that holds $SMIDR_HOME, then try again.",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
+import re
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,7 +14,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-__all__ = ["GitServer", "serve"]
+__all__ = ["GitServer", "publish", "serve"]
+
+_FILE_URL = re.compile(r'"file://([^"]*/([a-z-]+\.git))"')
 
 
 class GitServer(ThreadingHTTPServer):
@@ -37,6 +41,10 @@ class GitServer(ThreadingHTTPServer):
         """Speak the old protocol, which gives no commit by its id."""
         self.redirect_to = ""
         self.filters = True
+        self.lfs: dict[str, bytes] = {}
+        """What Git LFS keeps, by SHA-256."""
+        self.lfs_failures = 0
+        """So many questions about it are answered with 503."""
         self.requests: list[tuple[str, str, str | None]] = []
 
     @property
@@ -51,6 +59,18 @@ class GitServer(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that was killed is part of the tests."""
+
+
+def publish(config: Path, server: GitServer) -> None:
+    """Have a project config take its layers' repositories of this host from the server."""
+
+    def url(match: re.Match[str]) -> str:
+        served = server.root / match[2]
+        if not served.exists():
+            served.symlink_to(match[1])
+        return f'"{server.url(match[2])}"'
+
+    config.write_text(_FILE_URL.sub(url, config.read_text()))
 
 
 @contextmanager
@@ -99,6 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_response(401)
             self.send_header("WWW-Authenticate", 'Basic realm="git"')
             self.end_headers()
+        elif server.lfs_failures and "lfs/" in self.path:
+            server.lfs_failures -= 1
+            self.send_error(503)
+        elif self.path.endswith("/info/lfs/objects/batch"):
+            self._answer_lfs(json.loads(body))
+        elif "/gitlab-lfs/objects/" in self.path:
+            self._serve_lfs(self.path.rpartition("/")[2])
         elif server.dumb:
             self._serve_file()
         else:
@@ -118,6 +145,31 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(200)
         self.end_headers()
         self.wfile.write(path.read_bytes())
+
+    def _answer_lfs(self, asked: dict[str, Any]) -> None:
+        """GitLab's answer: where each object is, and what to show there (Git LFS: batch API)."""
+        repository = self.path.removesuffix("/info/lfs/objects/batch")
+        place = f"{self.server.base}{repository}/gitlab-lfs/objects"
+        header = {"Authorization": self.headers.get("Authorization", "")}
+        objects = [
+            {**item, "actions": {"download": {"href": f"{place}/{item['oid']}", "header": header}}}
+            if item["oid"] in self.server.lfs
+            else {**item, "error": {"code": 404, "message": "Object does not exist"}}
+            for item in asked["objects"]
+        ]
+        text = json.dumps({"transfer": "basic", "objects": objects}).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/vnd.git-lfs+json")
+        self.send_header("Content-Length", str(len(text)))
+        self.end_headers()
+        self.wfile.write(text)
+
+    def _serve_lfs(self, oid: str) -> None:
+        content = self.server.lfs[oid]
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
 
     def _run_backend(self, body: bytes) -> None:
         path, _, query = self.path.partition("?")

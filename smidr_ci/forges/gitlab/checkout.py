@@ -233,6 +233,7 @@ _HINTS: Final = {
     " project does not allow this project in its settings, CI/CD, Job token permissions.",
     GitFailure.CERTIFICATE: "Give the authority's certificate when the runner is registered"
     " (--tls-ca-file).",
+    GitFailure.LFS: "A file's content was never pushed: 'git lfs push --all origin'.",
     GitFailure.UNSERVED: "The commit is gone, perhaps by a force-push. Run a new pipeline.",
     GitFailure.NOT_FOUND: "A submodule's URL is wrong, or its project does not allow this project"
     " in its settings, CI/CD, Job token permissions.",

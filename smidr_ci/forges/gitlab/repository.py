@@ -87,6 +87,16 @@ def _https_settings(
             yield f"url.{origin}/.insteadOf", ssh
 
 
+# As `git lfs install` would set them: without, git-lfs fetches and leaves the pointers in place.
+_LFS: Final = (
+    ("filter.lfs.clean", "git-lfs clean -- %f"),
+    ("filter.lfs.smudge", "git-lfs smudge -- %f"),
+    ("filter.lfs.process", "git-lfs filter-process"),
+    ("filter.lfs.required", "true"),
+    ("lfs.concurrenttransfers", "4"),
+)
+
+
 @dataclass(frozen=True)
 class Repository:
     """The project directory as a git work tree; raises `GitError` and `CancelledError`."""
@@ -178,7 +188,7 @@ class Repository:
         # Pinned, since .lfsconfig is a stranger's: it could name another server, or this disk.
         pinned = (("lfs.url", f"{self.origin.url.removesuffix('.git')}.git/info/lfs"),)
         access = self.origin.access
-        settings_now = (*access.settings, *pinned, ("lfs.concurrenttransfers", "4"))
+        settings_now = (*access.settings, *_LFS, *pinned)
         self.run("lfs", "pull", more=ChildAccess(access.environment, settings_now, access.secrets))
         return True
 
