@@ -179,6 +179,8 @@ class _Run:
                 raise
             self.say.warning("Updating submodules failed. Retrying...")
             repository.update_submodules(self.settings)
+        if self.settings.does_checkout:
+            repository.pull_submodules_lfs(self.settings)
 
 
 _WHOLE: Final = "Fetching changes..."

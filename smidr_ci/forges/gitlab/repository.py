@@ -185,12 +185,27 @@ class Repository:
         """Bring the files that Git LFS keeps; False where it is not installed or not wanted."""
         if not settings.fetches_lfs or shutil.which("git-lfs") is None:
             return False
-        # Pinned, since .lfsconfig is a stranger's: it could name another server, or this disk.
-        pinned = (("lfs.url", f"{self.origin.url.removesuffix('.git')}.git/info/lfs"),)
-        access = self.origin.access
-        settings_now = (*access.settings, *_LFS, *pinned)
-        self.run("lfs", "pull", more=ChildAccess(access.environment, settings_now, access.secrets))
+        self._pull_lfs(self.directory, self.origin.url)
         return True
+
+    def pull_submodules_lfs(self, settings: CheckoutSettings) -> None:
+        """The same in all submodules."""
+        if not settings.fetches_lfs or shutil.which("git-lfs") is None:
+            return
+        recursive = ["--recursive"] if settings.submodules == "recursive" else []
+        command = "printf '%s\\0' \"$displaypath\""
+        listed = self.run("submodule", "--quiet", "foreach", *recursive, command).split(b"\0")
+        for folder in (self.directory / os.fsdecode(path) for path in listed if path):
+            url = self.run("config", "remote.origin.url", folder=folder)
+            self._pull_lfs(folder, url.decode().strip())
+
+    def _pull_lfs(self, folder: Path, url: str) -> None:
+        # Pinned, since .lfsconfig is a stranger's: it could name another server, or this disk.
+        pinned = (("lfs.url", f"{url.removesuffix('.git')}.git/info/lfs"),)
+        access = self.origin.access
+        settings = (*access.settings, *_LFS, *pinned)
+        more = ChildAccess(access.environment, settings, access.secrets)
+        self.run("lfs", "pull", folder=folder, more=more)
 
     def _gitlinks(self) -> list[str]:
         if not (self.directory / ".git" / "index").is_file():

@@ -139,6 +139,23 @@ def test_a_file_that_arrived_damaged_is_fetched_again(site: Site) -> None:
     assert (site.files / "big.bin").read_bytes() == CONTENT
 
 
+def test_files_of_submodules_come_too(site: Site) -> None:
+    inner = GitRepository(site.server.root / "group" / "inner.git")
+    inner.commit(
+        {
+            ".gitattributes": ATTRIBUTES,
+            ".lfsconfig": "[lfs]\n\turl = https://elsewhere.invalid/\n",
+            "deep.bin": site.pointer(CONTENT),
+        }
+    )
+    url = f"{site.server.base}/group/inner.git/.git"
+    login = url.replace("://", f"://gitlab-ci-token:{TOKEN}@")
+    site.repo.git("submodule", "--quiet", "add", login, "sub dir")
+    site.repo.git("config", "-f", ".gitmodules", "submodule.sub dir.url", url)
+    site.run(site.repo.commit({"x": "x"}), GIT_SUBMODULE_STRATEGY="recursive")
+    assert (site.files / "sub dir" / "deep.bin").read_bytes() == CONTENT
+
+
 @pytest.mark.parametrize(
     "config",
     [
