@@ -67,8 +67,8 @@ def bind_door(door: Door) -> socket.socket:
     folder = door.path.parent
     try:
         folder.mkdir(mode=0o711, parents=True, exist_ok=True)
-        for place in (folder.parent, folder):
-            place.chmod(0o711)  # whatever our umask: jobs are another user
+        for place in (folder.parent, folder):  # whatever our umask: jobs may be another user
+            place.chmod(stat.S_IMODE(place.stat().st_mode) | 0o011)
     except OSError as error:
         raise as_host_error(error, "can't make a socket for runners' jobs", folder) from error
     sock = bind_unix(door.path)

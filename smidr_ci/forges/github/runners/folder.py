@@ -83,8 +83,10 @@ class RunnerFolder:
 
     def make(self, note: Note) -> None:
         """Make it with its note; raises `OSError`, FileExistsError when it is there."""
-        self.path.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
-        self.path.mkdir(mode=0o711)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.path.mkdir()
+        for place in (self.path.parent, self.path):  # jobs may be another user
+            place.chmod(0o711)
         make_marked_dir(self.path)
         started = note.started_at.astimezone(UTC).isoformat()
         value = {**vars(note), "labels": list(note.labels), "started_at": started}
