@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from docker import APIClient
 
-from tests.fakes.git_server import GitServer, serve
+from tests.fakes.git_server import GitServer, publish, serve
 from tests.fakes.hello import HelloProject
 from tests.fakes.smidr_process import Smidr
 
@@ -23,7 +23,6 @@ pytestmark = [pytest.mark.docker, pytest.mark.bitbake]
 
 SECRET = "operators-secret-7731"
 ATTACKS = Path(__file__).parents[1] / "data" / "trust"
-_FILE_URL = re.compile(r'"file://[^"]*/([a-z-]+\.git)"')
 
 
 @pytest.fixture
@@ -41,7 +40,7 @@ def smidr(
 ) -> Smidr:
     """The hello project, its layers on a git host; a home with secrets of the operator's."""
     assert docker_client.ping()
-    publish(hello_project, git_host)
+    publish(hello_project.config, git_host)
     home = tmp_path / "home"
     home.mkdir()
     token = tmp_path / "token"
@@ -62,19 +61,6 @@ def write_settings(home: Path, more: dict[str, Any]) -> None:
     settings = {"environment": ["DEPLOY_PASSWORD"], **more}
     (home / "agent.yaml").write_text(json.dumps(settings))
     (home / "agent.yaml").chmod(0o600)
-
-
-def publish(project: HelloProject, server: GitServer) -> None:
-    """Have the project take its layers from the server."""
-    text = project.config.read_text()
-
-    def url(match: re.Match[str]) -> str:
-        served = server.root / match[1]
-        if not served.exists():
-            served.symlink_to(re.search(r'"file://([^"]*)"', match[0])[1])  # type: ignore[index]
-        return f'"{server.url(match[1])}"'
-
-    project.config.write_text(_FILE_URL.sub(url, text))
 
 
 def shared_state(home: Path) -> dict[str, str]:
@@ -140,7 +126,7 @@ def test_a_strangers_change_is_compared_with_what_trusted_builds_made(
     smidr.build()
     recipe = "meta-hello/recipes/greeter/greeter_1.0.bb"
     hello_project.edit(recipe, "do_install() {\n", "do_install() {\n    : another step\n")
-    publish(hello_project, git_host)
+    publish(hello_project.config, git_host)
     record = smidr.build("--untrusted")
     assert record["sstate"]["missed"] > 0
     (reason,) = record["rebuilt"]
@@ -222,7 +208,7 @@ def add_recipe(project: HelloProject, server: GitServer, name: str, *files: str)
     for file in files:
         shutil.copy(ATTACKS / file, folder / "files")
     project.prepare()
-    publish(project, server)
+    publish(project.config, server)
 
 
 def pin(project: HelloProject, record: dict[str, Any]) -> Path:
