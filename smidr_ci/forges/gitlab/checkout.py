@@ -94,8 +94,8 @@ class _Run:
     say: JobLog
 
     def get_sources(self, variables: JobVariables) -> None:
-        attempts = _TRIES
-        if "GET_SOURCES_ATTEMPTS" in variables:
+        attempts, is_asked = _TRIES, "GET_SOURCES_ATTEMPTS" in variables
+        if is_asked:
             attempts = attempts_of(variables, "GET_SOURCES_ATTEMPTS", self.say.warning)
         wait_s = _FIRST_WAIT_S
         for attempt in range(1, attempts + 1):
@@ -104,7 +104,7 @@ class _Run:
                     self._bring()
             except SmidrError as error:
                 self.cancel.raise_if_cancelled()
-                if attempt == attempts or not error.kind.is_infrastructure:
+                if attempt == attempts or not (is_asked or error.kind.is_infrastructure):
                     raise
                 self.say.warning(f"{error}; trying again in {wait_s:.0f} s")
                 self._clear()

@@ -78,7 +78,7 @@ def test_a_glob_made_to_be_slow_is_not() -> None:
         Pattern.of("{a,b}" * 12)
 
 
-def test_paths_and_exclude_choose_as_the_official_runner_does(tmp_path: Path) -> None:
+def test_92_paths_and_exclude_choose_as_the_official_runner_does(tmp_path: Path) -> None:
     make(tmp_path, "a/x.txt", "a/b/y.txt", "a/b/z.log", "a/c/w.txt", "other")
     assert choose(tmp_path, ["a/**/*.txt"], ["a/b/**"]) == ["a/c/w.txt", "a/x.txt"]
     assert choose(tmp_path, ["a"]) == [
@@ -90,7 +90,7 @@ def test_paths_and_exclude_choose_as_the_official_runner_does(tmp_path: Path) ->
     assert "a/b/y.txt" in choose(tmp_path, ["a/b"], ["a/b/"])
 
 
-def test_what_is_outside_or_missing_is_a_warning(tmp_path: Path) -> None:
+def test_93_what_is_outside_or_missing_is_a_warning(tmp_path: Path) -> None:
     lines: list[str] = []
     assert choose(tmp_path, ["../x", "/etc/passwd", "nothing", ""], lines=lines) == []
     assert "not a subpath" in lines[0]
@@ -99,7 +99,7 @@ def test_what_is_outside_or_missing_is_a_warning(tmp_path: Path) -> None:
     assert "empty" in lines[3]
 
 
-def test_links_are_chosen_and_not_followed(tmp_path: Path) -> None:
+def test_93_links_are_chosen_and_not_followed(tmp_path: Path) -> None:
     outside = tmp_path / "outside"
     make(outside, "secret")
     root = tmp_path / "root"
@@ -109,7 +109,7 @@ def test_links_are_chosen_and_not_followed(tmp_path: Path) -> None:
     assert choose(root, ["*"]) == ["real", "real/file", "way"]
 
 
-def test_untracked_files_pass_the_same_exclude(tmp_path: Path) -> None:
+def test_94_untracked_files_pass_the_same_exclude(tmp_path: Path) -> None:
     lines: list[str] = []
     selection = select(
         Tree(tmp_path),
@@ -123,7 +123,7 @@ def test_untracked_files_pass_the_same_exclude(tmp_path: Path) -> None:
     assert lines == ["untracked: found 1 files", "*.tmp: excluded 1 files"]
 
 
-def test_a_zip_keeps_modes_links_directories_and_times(tmp_path: Path) -> None:
+def test_92_a_zip_keeps_modes_links_directories_and_times(tmp_path: Path) -> None:
     make(tmp_path, "d/run.sh", "d/ü.txt")
     (tmp_path / "d/run.sh").chmod(0o4755)
     (tmp_path / "d/link").symlink_to("run.sh")
@@ -180,7 +180,7 @@ def test_compressed_images_are_stored_and_text_is_deflated(tmp_path: Path) -> No
     assert fastest.getinfo("log.txt").compress_type == zipfile.ZIP_STORED
 
 
-def test_gzip_has_a_member_for_each_file(tmp_path: Path) -> None:
+def test_90_gzip_has_a_member_for_each_file(tmp_path: Path) -> None:
     make(tmp_path, "r/a.xml", "r/b.xml", "r/ж.xml")
     selection = Selection(Tree(tmp_path), choose(tmp_path, ["r"]))
     content = b"".join(bytes(piece.data) for piece in gzip_pieces(selection, warn=lambda _: None))

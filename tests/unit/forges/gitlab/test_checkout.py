@@ -89,7 +89,7 @@ def commits(repo: GitRepository, count: int) -> list[str]:
     return [repo.commit({"file": f"{number}\n"}) for number in range(count)]
 
 
-def test_it_checks_out_the_commit_detached_with_the_jobs_refspecs_and_depth(site: Site) -> None:
+def test_82_it_checks_out_the_commit_detached_with_the_jobs_refspecs_and_depth(site: Site) -> None:
     shas = commits(site.repo, 30)
     assert site.run(site.job(shas[-1])) == site.files
     assert (site.files / "file").read_text() == "29\n"
@@ -104,7 +104,7 @@ def test_it_checks_out_the_commit_detached_with_the_jobs_refspecs_and_depth(site
     assert f"Checking out {shas[-1][:8]} as detached HEAD (ref is main)..." in site.log.lines
 
 
-def test_the_token_is_nowhere_on_disk_nor_in_the_log(site: Site) -> None:
+def test_82_the_token_is_nowhere_on_disk_nor_in_the_log(site: Site) -> None:
     (sha,) = commits(site.repo, 1)
     site.run(site.job(sha))
     found = subprocess.run(
@@ -132,7 +132,7 @@ def test_a_commit_that_the_branch_has_left_behind_is_fetched(site: Site) -> None
     assert (site.files / "file").read_text() == "1\n"
 
 
-def test_a_second_job_fetches_cleans_and_keeps_what_clean_flags_say(site: Site) -> None:
+def test_85_a_second_job_fetches_cleans_and_keeps_what_clean_flags_say(site: Site) -> None:
     first, second = commits(site.repo, 2)
     site.run(site.job(first))
     (site.files / "build").mkdir()
@@ -148,7 +148,7 @@ def test_a_second_job_fetches_cleans_and_keeps_what_clean_flags_say(site: Site) 
     assert not (site.files / "build").exists()
 
 
-def test_left_over_locks_do_not_stop_a_checkout(site: Site) -> None:
+def test_83_left_over_locks_do_not_stop_a_checkout(site: Site) -> None:
     first, second = commits(site.repo, 2)
     site.run(site.job(first))
     for name in ("index.lock", "shallow.lock", "HEAD.lock", "config.lock"):
@@ -159,7 +159,7 @@ def test_left_over_locks_do_not_stop_a_checkout(site: Site) -> None:
 
 
 @pytest.mark.parametrize(("strategy", "is_kept"), [("clone", False), ("fetch", True)])
-def test_clone_starts_from_nothing(site: Site, strategy: str, is_kept: bool) -> None:
+def test_84_clone_starts_from_nothing(site: Site, strategy: str, is_kept: bool) -> None:
     (sha,) = commits(site.repo, 1)
     site.run(site.job(sha))
     (site.files / "note").write_text("x")
@@ -175,7 +175,7 @@ def test_a_server_that_forbids_fetching_means_clone(site: Site) -> None:
     assert not (site.files / "note").exists()
 
 
-def test_none_and_empty_ask_the_server_nothing(site: Site) -> None:
+def test_84_none_and_empty_ask_the_server_nothing(site: Site) -> None:
     (sha,) = commits(site.repo, 1)
     site.run(site.job(sha))
     site.server.requests.clear()
@@ -187,7 +187,7 @@ def test_none_and_empty_ask_the_server_nothing(site: Site) -> None:
     assert site.server.requests == []
 
 
-def test_git_checkout_false_fetches_and_leaves_the_files(site: Site) -> None:
+def test_84_git_checkout_false_fetches_and_leaves_the_files(site: Site) -> None:
     (sha,) = commits(site.repo, 1)
     site.run(site.job(sha, GIT_CHECKOUT="false"))
     assert not (site.files / "file").exists()
@@ -391,7 +391,7 @@ def test_only_below_a_marked_directory_is_anything_deleted(tmp_path: Path) -> No
     assert (tmp_path / "a/b").is_dir()
 
 
-def test_trouble_on_the_way_is_tried_again_in_a_clean_directory(site: Site) -> None:
+def test_71_trouble_on_the_way_is_tried_again_in_a_clean_directory(site: Site) -> None:
     (sha,) = commits(site.repo, 1)
     site.server.failures_left = 2
     site.run(site.job(sha))
@@ -400,6 +400,17 @@ def test_trouble_on_the_way_is_tried_again_in_a_clean_directory(site: Site) -> N
         "get_sources", "clear_worktree", "get_sources", "clear_worktree", "get_sources",
     ]  # fmt: skip
     assert (site.files / "file").exists()
+
+
+def test_71_a_job_that_asks_for_attempts_gets_them_whatever_the_fault(site: Site) -> None:
+    commits(site.repo, 1)
+    job = site.job("1" * 40, GET_SOURCES_ATTEMPTS="3")
+    with pytest.raises(ConfigError, match="1111"):
+        site.run(job)
+    assert site.waits == [5.0, 10.0]
+    assert site.log.sections == [
+        "get_sources", "clear_worktree", "get_sources", "clear_worktree", "get_sources",
+    ]  # fmt: skip
 
 
 def test_a_server_that_stays_down_is_not_the_projects_fault(site: Site) -> None:
@@ -491,7 +502,7 @@ def test_a_repository_with_sha256_is_checked_out_twice(site: Site) -> None:
     assert site.log.lines.count("Created fresh repository.") == 1
 
 
-def test_untracked_means_ignored_files_too(site: Site) -> None:
+def test_94_untracked_means_ignored_files_too(site: Site) -> None:
     sha = site.repo.commit({".gitignore": "*.log\n"})
     site.run(site.job(sha))
     (site.files / "ä.log").write_text("x")

@@ -98,12 +98,24 @@ def test_later_lines_go_on_where_earlier_ones_stopped(site: Site) -> None:
     assert "a b in sub\n" in site.output
 
 
-def test_after_script_sees_only_what_was_written_to_gitlab_env(site: Site) -> None:
+def test_80_after_script_sees_only_what_was_written_to_gitlab_env(site: Site) -> None:
     site.run(
         "export MOOD=good", "echo 'KEPT=a b' >> \"$GITLAB_ENV\"", "echo '1bad=x' >> $GITLAB_ENV"
     )
     site.run('echo "$KEPT, ${MOOD:-none}"', name="after_script")
     assert "a b, none\n" in site.output
+
+
+def test_80_what_was_written_to_gitlab_env_is_known_outside(site: Site) -> None:
+    site.run("printf 'A=1\\nB=two words\\n=x\\n1C=x\\nno sign\\nA=3' >> \"$GITLAB_ENV\"")
+    assert site.scripts.exports(site.folder) == {"A": "3", "B": "two words"}
+    assert site.scripts.exports(site.root / "another") == {}
+
+
+def test_80_a_link_in_the_place_of_gitlab_env_is_not_read(site: Site) -> None:
+    (site.root / "secret").write_text("KEY=operators own")
+    site.run(f'ln -sf {site.root / "secret"} "$GITLAB_ENV"')
+    assert site.scripts.exports(site.folder) == {}
 
 
 def test_values_reach_the_lines_byte_for_byte(site: Site) -> None:

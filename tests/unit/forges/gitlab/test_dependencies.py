@@ -73,7 +73,7 @@ def zipped(*entries: tuple[str, bytes, int]) -> bytes:
 FILE, LINK = stat.S_IFREG | 0o644, stat.S_IFLNK | 0o777
 
 
-def test_only_dependencies_with_an_archive_are_fetched_with_their_own_token(site: Site) -> None:
+def test_95_only_dependencies_with_an_archive_are_fetched_with_their_own_token(site: Site) -> None:
     site.server.downloads[PATH] = zipped(("a/b.txt", b"b", FILE))
     site.run(Dependency(5, "layers", "dep-token", "artifacts.zip"), Dependency(6, "lint", "other"))
     assert (site.project / "a/b.txt").read_bytes() == b"b"
@@ -88,7 +88,7 @@ def test_without_dependencies_nothing_is_shown(site: Site) -> None:
     assert site.log.sections == []
 
 
-def test_the_token_does_not_follow_a_redirect_to_storage(site: Site) -> None:
+def test_95_the_token_does_not_follow_a_redirect_to_storage(site: Site) -> None:
     with serve_artifacts() as storage:
         storage.downloads["/bucket/x"] = zipped(("a", b"a", FILE))
         site.server.redirects[PATH] = f"{storage.base}/bucket/x?signature=1"
@@ -99,7 +99,7 @@ def test_the_token_does_not_follow_a_redirect_to_storage(site: Site) -> None:
     assert (site.project / "a").exists()
 
 
-def test_trouble_is_tried_again_without_direct_download(site: Site) -> None:
+def test_96_trouble_is_tried_again_without_direct_download(site: Site) -> None:
     site.server.faults += [Fault(500), Fault(is_cut=True)]
     site.take(zipped(("a", b"a", FILE)))
     paths = [path for _, path, _ in site.server.requests]
@@ -114,7 +114,7 @@ def test_trouble_without_end_is_the_servers_fault(site: Site) -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])
-def test_a_refusal_is_not_tried_again(site: Site, status: int) -> None:
+def test_96_a_refusal_is_not_tried_again(site: Site, status: int) -> None:
     site.server.faults += [Fault(status)]
     with pytest.raises(SmidrError, match=str(status)) as caught:
         site.take(b"")

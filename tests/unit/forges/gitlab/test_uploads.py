@@ -86,7 +86,7 @@ def site(server: ArtifactServer, tmp_path: Path) -> Site:
     return Site(server, tmp_path)
 
 
-def test_a_zip_goes_up_as_one_part_with_its_options_in_the_query(site: Site) -> None:
+def test_86_a_zip_goes_up_as_one_part_with_its_options_in_the_query(site: Site) -> None:
     site.write("out/a.txt")
     site.upload(
         Artifact(name="images-$MACHINE", paths=("out/$MACHINE.txt",), expire_in="2 weeks"),
@@ -116,7 +116,7 @@ def test_names_follow_the_rules_of_the_official_runner(site: Site) -> None:
     assert names == ["artifacts.zip", "default.zip", "na%22me%0D%0AX: 1.zip"]
 
 
-def test_reports_go_up_as_gzip_and_raw(site: Site) -> None:
+def test_90_reports_go_up_as_gzip_and_raw(site: Site) -> None:
     site.write("r/a.xml", b"<a/>")
     site.write("r/b.xml", b"<b/>")
     site.write("cq.json", b"[]")
@@ -130,7 +130,7 @@ def test_reports_go_up_as_gzip_and_raw(site: Site) -> None:
     assert quality.params == {"artifact_format": "raw", "artifact_type": "codequality"}
 
 
-def test_when_decides_by_the_jobs_result(site: Site) -> None:
+def test_70_when_decides_by_the_jobs_result(site: Site) -> None:
     site.write("a")
     entries = [
         Artifact(name=when or "none", paths=("a",), when=when)
@@ -144,7 +144,7 @@ def test_when_decides_by_the_jobs_result(site: Site) -> None:
     ]  # fmt: skip
 
 
-def test_nothing_to_upload_is_no_failure_and_no_request(site: Site) -> None:
+def test_89_nothing_to_upload_is_no_failure_and_no_request(site: Site) -> None:
     site.upload(Artifact(paths=("missing",)))
     assert "WARNING: No files to upload" in site.log.lines
     assert site.server.requests == []
@@ -157,7 +157,7 @@ def test_untracked_files_go_up(site: Site) -> None:
     assert archive.namelist() == ["new.txt"]
 
 
-def test_raw_with_two_files_fails(site: Site) -> None:
+def test_91_raw_with_two_files_fails(site: Site) -> None:
     site.write("a")
     site.write("b")
     with pytest.raises(SmidrError, match="2 files were chosen"):
@@ -165,7 +165,7 @@ def test_raw_with_two_files_fails(site: Site) -> None:
     assert site.server.requests == []
 
 
-def test_a_server_in_trouble_is_tried_again_with_the_same_bytes(site: Site) -> None:
+def test_87_a_server_in_trouble_is_tried_again_with_the_same_bytes(site: Site) -> None:
     site.write("text", b"x" * 3_000_000)
     site.write("image.xz", os.urandom(2_000_000))
     site.server.faults += [
@@ -191,7 +191,7 @@ def test_patience_ends_and_the_host_is_to_blame(site: Site) -> None:
     assert len(site.server.requests) == 3
 
 
-def test_too_large_says_the_numbers_and_is_not_tried_again(site: Site) -> None:
+def test_97_too_large_says_the_numbers_and_is_not_tried_again(site: Site) -> None:
     site.write("big.wic.xz", os.urandom(5 << 20))
     site.write("small.txt")
     site.server.faults.append(Fault(413, message="Payload too large", read_bytes=1 << 20))
@@ -206,7 +206,7 @@ def test_too_large_says_the_numbers_and_is_not_tried_again(site: Site) -> None:
     assert len(site.server.requests) == 1
 
 
-def test_one_refused_entry_does_not_keep_the_others_back(site: Site) -> None:
+def test_97_one_refused_entry_does_not_keep_the_others_back(site: Site) -> None:
     site.write("a")
     site.server.faults.append(Fault(413))
     with pytest.raises(SmidrError, match="too large"):
@@ -225,7 +225,7 @@ def test_a_refusal_is_not_tried_again(site: Site, status: int) -> None:
     assert len(site.server.requests) == 1
 
 
-def test_a_redirect_leads_to_the_other_host(site: Site) -> None:
+def test_88_a_redirect_leads_to_the_other_host(site: Site) -> None:
     site.write("a")
     with serve_artifacts() as other:
         site.server.faults.append(Fault(307, {"Location": f"{other.base}/elsewhere"}))
