@@ -25,6 +25,7 @@ from smidr_ci.reports.escape import clip, inline
 from smidr_ci.reports.facts import facts_of
 from smidr_ci.reports.github import check_annotations
 from smidr_ci.reports.markdown import render_markdown
+from smidr_ci.reports.project_paths import in_project
 from smidr_ci.reports.wording import headline
 from smidr_ci.text import printable
 
@@ -150,7 +151,7 @@ def annotated(record: BuildRecord, target: CheckTarget) -> list[int]:
     exists = _is_in(target.directory)
     found = [
         number
-        for number, finding in enumerate(diagnosis_of(record, target.config_path).findings)
+        for number, finding in enumerate(_placed(record, target))
         if _is_path(finding.repo_path)
         and (finding.repo_path == target.config_path or exists(finding.repo_path or ""))
     ]
@@ -161,7 +162,7 @@ def annotation_list(
     record: BuildRecord, target: CheckTarget, chosen: Sequence[int]
 ) -> list[dict[str, Any]]:
     """The annotations of these findings, each within GitHub's limits."""
-    findings = diagnosis_of(record, target.config_path).findings
+    findings = _placed(record, target)
     picked: list[Finding] = [findings[number] for number in chosen if number < len(findings)]
     made = [item for request in check_annotations(picked) for item in request]
     return [
@@ -172,6 +173,17 @@ def annotation_list(
             "raw_details": clip_bytes(item["raw_details"], _MESSAGE_BYTES),
         }
         for item in made
+    ]
+
+
+def _placed(record: BuildRecord, target: CheckTarget) -> Sequence[Finding]:
+    """The findings with paths of the check's repository; None for files that lie elsewhere."""
+    diagnosis = diagnosis_of(record, target.config_path)
+    placed = in_project(diagnosis, record, target.config_path).findings
+    own = {name for name, commit in record.layer_commits.items() if commit == target.head_sha}
+    return [
+        found if found.layer in own else moved
+        for found, moved in zip(diagnosis.findings, placed, strict=True)
     ]
 
 

@@ -169,7 +169,10 @@ def test_an_hour_without_github_loses_nothing(bench: CheckBench, github: GitHubS
     for state in (BuildState.PREPARING, BuildState.BUILDING, BuildState.EXTRACTING):
         bench.go(build_id, state)
     bench.fail(build_id, 60)
-    bench.room.advance(3600)
+    for _ in range(60):
+        bench.room.advance(60)
+        bench.outbox.flush(0.02)
+    assert github.state.checks == {}
     with github.lock:
         github.is_down = False
     bench.wait_for(status="completed", conclusion="failure")
@@ -275,6 +278,31 @@ def test_findings_outside_of_the_repository_are_no_annotations(tmp_path: Path) -
     assert annotated(record, here) == [0, 4]
     gone = replace(TARGET, directory=str(tmp_path / "gone"))
     assert annotated(record, gone) == [0, 1, 4]
+
+
+LAYERS = """\
+name: demo
+layers:
+  - {name: own, path: layers/meta-own}
+  - {name: foreign, git: "https://git.example/foreign.git"}
+  - {name: self, git: "https://github.example/acme/bsp.git"}
+"""
+
+
+def test_annotations_lie_where_the_repository_has_the_layers(
+    bench: CheckBench, github: GitHubServer
+) -> None:
+    build_id = bench.build(replace(TARGET, config_path="ci/smidr.yaml"))
+    bench.wait_for(status="queued")
+    found = tuple(finding(layer=name) for name in ("own", "foreign", "self", "unheard-of"))
+    commits = {"own": "local-1", "foreign": "f" * 40, "self": SHA}
+    bench.fail(build_id, 0, findings=found, config_text=LAYERS, layer_commits=commits)
+    bench.wait_for(status="completed")
+    (listed,) = github.state.annotations.values()
+    assert [item["path"] for item in listed] == [
+        "ci/layers/meta-own/recipes/foo/foo_0.bb",
+        "recipes/foo/foo_0.bb",
+    ]
 
 
 def test_a_fault_of_the_config_is_shown_at_its_line() -> None:
