@@ -37,5 +37,11 @@ class GitHubSettings(Model):
     commits. They have the rights of the repository: better use `pull_request`."""
     largest_artifact: MemorySize = 2 * 1024**3
     """Bigger files are not uploaded to GitHub; a manifest there names their place and SHA-256."""
+    only_smidr_jobs: Literal["usual", "always", "never"] = "usual"
+    """Whether a runner is started only for jobs whose workflow builds with smidr: `always`,
+    `never`, or as is `usual`, for labels and not for scale sets. It saves slots, and is no
+    protection: who may change a workflow can make it look so."""
+    smidr_actions: tuple[RepositoryPattern, ...] = ("smidr/build",)
+    """Actions that count as building with smidr, as `owner/name`, with `*` and `?`."""
     runners: RunnerSettings = RunnerSettings()
     """Official runners that the agent starts for waiting jobs, one per job."""

@@ -205,6 +205,8 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "github.forks": "refuse",
     "github.build_forks_in_privileged_events": True,
     "github.largest_artifact": 10,
+    "github.only_smidr_jobs": "always",
+    "github.smidr_actions": ["acme/build"],
     "github.runners.mode": "container",
     "github.runners.slots": 7,
     "github.runners.tarball": "/srv/other.tar.gz",

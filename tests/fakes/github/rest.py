@@ -2,123 +2,28 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass, field
 from datetime import UTC
 from typing import Any
 
-import jwt
-
+from tests.fakes.github import runner_routes
 from tests.fakes.github.openapi import template
-from tests.fakes.github.state import APP_ID, GitHubState, Token, rsa_key, stamp
+from tests.fakes.github.routes import REPOSITORY, Answer, Asked, answer, route
+from tests.fakes.github.state import APP_ID, GitHubState, stamp
 
-__all__ = ["Answer", "Asked", "answer"]
-
-
-@dataclass
-class Asked:
-    method: str
-    path: str
-    """Below the API's address."""
-    query: dict[str, str]
-    headers: dict[str, str]
-    """Names in small letters."""
-    body: Any = None
+__all__ = ["Answer", "Asked", "answer", "runner_routes"]
 
 
-@dataclass
-class Answer:
-    status: int = 200
-    body: Any = None
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-_Handler = Callable[..., Answer]
-_ROUTES: list[tuple[str, re.Pattern[str], str, _Handler]] = []
-_REPOSITORY = r"/repos/(?P<repository>[^/]+/[^/]+)"
-
-
-def _route(method: str, pattern: str, permission: str = "") -> Callable[[_Handler], _Handler]:
-    """`permission` is `name:level`, `app` for the App itself, empty for anybody."""
-
-    def add(function: _Handler) -> _Handler:
-        _ROUTES.append((method, re.compile(pattern), permission, function))
-        return function
-
-    return add
-
-
-def answer(state: GitHubState, asked: Asked) -> Answer:
-    if not asked.headers.get("user-agent"):
-        return Answer(403, {"message": "Request forbidden by administrative rules: User-Agent"})
-    if asked.headers.get("x-github-api-version") != "2022-11-28":
-        return Answer(400, {"message": "X-GitHub-Api-Version is missing"})
-    for method, pattern, permission, function in _ROUTES:
-        match = pattern.fullmatch(asked.path)
-        if match is None or method != asked.method:
-            continue
-        groups = match.groupdict()
-        new = state.renamed.get(groups.get("repository", ""))
-        if new is not None:
-            where = asked.path.replace(groups["repository"], new, 1)
-            return Answer(301, {"message": "Moved Permanently"}, {"Location": where})
-        refused = _refused(state, asked, permission, groups.get("repository", ""))
-        return refused or function(state, asked, **groups)
-    return Answer(404, {"message": "Not Found"})
-
-
-def _refused(state: GitHubState, asked: Asked, permission: str, repository: str) -> Answer | None:
-    text = asked.headers.get("authorization", "").removeprefix("Bearer ")
-    if permission == "app":
-        return _refused_app(state, text)
-    token = state.tokens.get(text)
-    if token is None or token.is_revoked or token.expires <= state.now:
-        return Answer(401, {"message": "Bad credentials"})
-    name = repository.partition("/")[2]
-    if token.repositories and name not in token.repositories:
-        return Answer(404, {"message": "Not Found"})
-    return _refused_level(token, permission)
-
-
-def _refused_level(token: Token, permission: str) -> Answer | None:
-    name, _, level = permission.partition(":")
-    if not token.is_app:
-        is_forbidden = name == "checks" and level == "write"
-        message = "You must authenticate via a GitHub App."
-        return Answer(403, {"message": message}) if is_forbidden else None
-    given = token.permissions.get(name, "")
-    if name and given not in {"write", level}:
-        return Answer(403, {"message": "Resource not accessible by integration"})
-    return None
-
-
-def _refused_app(state: GitHubState, text: str) -> Answer | None:
-    try:
-        claims = jwt.decode(
-            text,
-            rsa_key().public_key(),
-            algorithms=["RS256"],
-            options={"verify_exp": False, "verify_iat": False, "verify_nbf": False},
-        )
-    except jwt.PyJWTError:
-        return Answer(401, {"message": "A JSON web token could not be decoded"})
-    now = state.now.timestamp()
-    is_good = claims["iss"] == str(APP_ID) and claims["iat"] <= now < claims["exp"] <= now + 600
-    return None if is_good else Answer(401, {"message": "'Expiration time' claim is off"})
-
-
-@_route("GET", "/app", "app")
+@route("GET", "/app", "app")
 def _app(_state: GitHubState, _asked: Asked) -> Answer:
     return Answer(200, {**template("integration"), "id": APP_ID, "slug": "smidr"})
 
 
-@_route("GET", "/app/installations", "app")
+@route("GET", "/app/installations", "app")
 def _installations(state: GitHubState, _asked: Asked) -> Answer:
     return Answer(200, [_installation_of(state, owner) for owner in state.installations])
 
 
-@_route("GET", f"{_REPOSITORY}/installation", "app")
+@route("GET", f"{REPOSITORY}/installation", "app")
 def _installation(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     owner = repository.partition("/")[0]
     if owner not in state.installations:
@@ -126,7 +31,7 @@ def _installation(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     return Answer(200, _installation_of(state, owner))
 
 
-@_route("GET", "/orgs/(?P<organization>[^/]+)/installation", "app")
+@route("GET", "/orgs/(?P<organization>[^/]+)/installation", "app")
 def _org_installation(state: GitHubState, _asked: Asked, organization: str) -> Answer:
     if organization not in state.installations:
         return Answer(404, {"message": "Not Found"})
@@ -140,7 +45,7 @@ def _installation_of(state: GitHubState, owner: str) -> dict[str, Any]:
     return made
 
 
-@_route("POST", r"/app/installations/(?P<number>\d+)/access_tokens", "app")
+@route("POST", r"/app/installations/(?P<number>\d+)/access_tokens", "app")
 def _access_token(state: GitHubState, asked: Asked, number: str) -> Answer:
     if int(number) not in state.installations.values():
         return Answer(404, {"message": "Not Found"})
@@ -155,13 +60,13 @@ def _access_token(state: GitHubState, asked: Asked, number: str) -> Answer:
     return Answer(201, {"token": token, "expires_at": expires, "permissions": permissions})
 
 
-@_route("POST", f"{_REPOSITORY}/check-runs", "checks:write")
+@route("POST", f"{REPOSITORY}/check-runs", "checks:write")
 def _create_check(state: GitHubState, asked: Asked, repository: str) -> Answer:
     run = state.add_check(repository, asked.body)
     return Answer(201, _shown(run))
 
 
-@_route("GET", rf"{_REPOSITORY}/check-runs/(?P<number>\d+)", "checks:read")
+@route("GET", rf"{REPOSITORY}/check-runs/(?P<number>\d+)", "checks:read")
 def _get_check(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     run = state.checks.get(int(number))
     if run is None or run["repository"] != repository:
@@ -169,7 +74,7 @@ def _get_check(state: GitHubState, _asked: Asked, repository: str, number: str) 
     return Answer(200, _shown(run))
 
 
-@_route("PATCH", rf"{_REPOSITORY}/check-runs/(?P<number>\d+)", "checks:write")
+@route("PATCH", rf"{REPOSITORY}/check-runs/(?P<number>\d+)", "checks:write")
 def _patch_check(state: GitHubState, asked: Asked, repository: str, number: str) -> Answer:
     run = state.checks.get(int(number))
     if run is None or run["repository"] != repository:
@@ -178,7 +83,7 @@ def _patch_check(state: GitHubState, asked: Asked, repository: str, number: str)
     return Answer(200, _shown(run))
 
 
-@_route("GET", f"{_REPOSITORY}/commits/(?P<ref>[^/]+)/check-runs", "checks:read")
+@route("GET", f"{REPOSITORY}/commits/(?P<ref>[^/]+)/check-runs", "checks:read")
 def _list_checks(state: GitHubState, asked: Asked, repository: str, ref: str) -> Answer:
     query = asked.query
     found = [
@@ -197,7 +102,7 @@ def _list_checks(state: GitHubState, asked: Asked, repository: str, ref: str) ->
     return Answer(200, {"total_count": len(found), "check_runs": shown})
 
 
-@_route("GET", rf"{_REPOSITORY}/check-suites/(?P<number>\d+)/check-runs", "checks:read")
+@route("GET", rf"{REPOSITORY}/check-suites/(?P<number>\d+)/check-runs", "checks:read")
 def _suite_checks(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     found = [
         _shown(run)
@@ -211,7 +116,7 @@ def _shown(run: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in run.items() if key not in {"repository", "actions"}}
 
 
-@_route("POST", f"{_REPOSITORY}/statuses/(?P<sha>[0-9a-f]{{40}})", "statuses:write")
+@route("POST", f"{REPOSITORY}/statuses/(?P<sha>[0-9a-f]{{40}})", "statuses:write")
 def _post_status(state: GitHubState, asked: Asked, repository: str, sha: str) -> Answer:
     context = asked.body.get("context", "default")
     same = [
@@ -238,7 +143,7 @@ def _post_status(state: GitHubState, asked: Asked, repository: str, sha: str) ->
     return Answer(201, made)
 
 
-@_route("GET", f"{_REPOSITORY}/commits/(?P<ref>[^/]+)/status", "statuses:read")
+@route("GET", f"{REPOSITORY}/commits/(?P<ref>[^/]+)/status", "statuses:read")
 def _combined(state: GitHubState, _asked: Asked, repository: str, ref: str) -> Answer:
     latest = {item["context"].lower(): item for item in state.statuses if item["sha"] == ref}
     made = template("combined-commit-status")
@@ -250,7 +155,7 @@ def _combined(state: GitHubState, _asked: Asked, repository: str, ref: str) -> A
     return Answer(200, {"state": "pending", **made})
 
 
-@_route("GET", rf"{_REPOSITORY}/actions/runs/(?P<number>\d+)", "actions:read")
+@route("GET", rf"{REPOSITORY}/actions/runs/(?P<number>\d+)", "actions:read")
 def _get_run(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     run = state.runs.get(int(number))
     if run is None or run["repository"]["full_name"] != repository:
@@ -258,7 +163,7 @@ def _get_run(state: GitHubState, _asked: Asked, repository: str, number: str) ->
     return Answer(200, run)
 
 
-@_route("GET", f"{_REPOSITORY}/actions/runs", "actions:read")
+@route("GET", f"{REPOSITORY}/actions/runs", "actions:read")
 def _list_runs(state: GitHubState, asked: Asked, repository: str) -> Answer:
     found = [
         run
@@ -269,7 +174,7 @@ def _list_runs(state: GitHubState, asked: Asked, repository: str) -> Answer:
     return Answer(200, {"total_count": len(found), "workflow_runs": found})
 
 
-@_route("GET", rf"{_REPOSITORY}/actions/runs/(?P<number>\d+)/jobs", "actions:read")
+@route("GET", rf"{REPOSITORY}/actions/runs/(?P<number>\d+)/jobs", "actions:read")
 def _list_jobs(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     run = state.runs.get(int(number))
     if run is None or run["repository"]["full_name"] != repository:
@@ -278,7 +183,7 @@ def _list_jobs(state: GitHubState, _asked: Asked, repository: str, number: str) 
     return Answer(200, {"total_count": len(found), "jobs": found})
 
 
-@_route("GET", rf"{_REPOSITORY}/actions/jobs/(?P<number>\d+)", "actions:read")
+@route("GET", rf"{REPOSITORY}/actions/jobs/(?P<number>\d+)", "actions:read")
 def _get_job(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     del repository
     for jobs in state.jobs.values():
@@ -288,21 +193,21 @@ def _get_job(state: GitHubState, _asked: Asked, repository: str, number: str) ->
     return Answer(404, {"message": "Not Found"})
 
 
-@_route("POST", rf"{_REPOSITORY}/actions/(?:jobs|runs)/(?P<number>\d+)/rerun", "actions:write")
+@route("POST", rf"{REPOSITORY}/actions/(?:jobs|runs)/(?P<number>\d+)/rerun", "actions:write")
 def _rerun_job(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     del repository
     state.reruns.append(int(number))
     return Answer(201, {})
 
 
-@_route("GET", rf"{_REPOSITORY}/pulls/(?P<number>\d+)", "pull_requests:read")
+@route("GET", rf"{REPOSITORY}/pulls/(?P<number>\d+)", "pull_requests:read")
 def _get_pull(state: GitHubState, _asked: Asked, repository: str, number: str) -> Answer:
     del repository
     pull = state.pulls.get(int(number))
     return Answer(200, pull) if pull else Answer(404, {"message": "Not Found"})
 
 
-@_route("GET", f"{_REPOSITORY}/branches/(?P<branch>.+)", "contents:read")
+@route("GET", f"{REPOSITORY}/branches/(?P<branch>.+)", "contents:read")
 def _get_branch(state: GitHubState, _asked: Asked, repository: str, branch: str) -> Answer:
     del repository
     if branch not in state.branches:
@@ -310,21 +215,21 @@ def _get_branch(state: GitHubState, _asked: Asked, repository: str, branch: str)
     return Answer(200, {"name": branch, "protected": state.branches[branch]})
 
 
-@_route("GET", _REPOSITORY, "metadata:read")
+@route("GET", REPOSITORY, "metadata:read")
 def _get_repository(state: GitHubState, _asked: Asked, repository: str) -> Answer:
     made = {**template("full-repository"), "full_name": repository, "fork": False}
     made |= {"has_discussions": False, "name": repository.partition("/")[2]}
     return Answer(200, {**made, "default_branch": state.default_branch})
 
 
-@_route("GET", f"{_REPOSITORY}/collaborators/(?P<login>[^/]+)/permission", "metadata:read")
+@route("GET", f"{REPOSITORY}/collaborators/(?P<login>[^/]+)/permission", "metadata:read")
 def _permission(state: GitHubState, _asked: Asked, repository: str, login: str) -> Answer:
     del repository
     role = state.roles.get(login, "none")
     return Answer(200, {"permission": role, "role_name": role, "user": {"login": login}})
 
 
-@_route("GET", "/app/hook/deliveries", "app")
+@route("GET", "/app/hook/deliveries", "app")
 def _deliveries(state: GitHubState, asked: Asked) -> Answer:
     wanted = asked.query.get("status", "")
     found = [
@@ -335,7 +240,7 @@ def _deliveries(state: GitHubState, asked: Asked) -> Answer:
     return Answer(200, found)
 
 
-@_route("GET", r"/app/hook/deliveries/(?P<number>\d+)", "app")
+@route("GET", r"/app/hook/deliveries/(?P<number>\d+)", "app")
 def _delivery(state: GitHubState, _asked: Asked, number: str) -> Answer:
     for item in state.deliveries:
         if item["id"] == int(number):
@@ -346,7 +251,7 @@ def _delivery(state: GitHubState, _asked: Asked, number: str) -> Answer:
     return Answer(404, {"message": "Not Found"})
 
 
-@_route("POST", r"/app/hook/deliveries/(?P<number>\d+)/attempts", "app")
+@route("POST", r"/app/hook/deliveries/(?P<number>\d+)/attempts", "app")
 def _attempt(state: GitHubState, _asked: Asked, number: str) -> Answer:
     state.attempts.append(int(number))
     for item in list(state.deliveries):

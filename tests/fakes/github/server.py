@@ -17,6 +17,7 @@ from tests.fakes.github import identity, rest
 from tests.fakes.github.openapi import faults_of_answer, faults_of_request
 from tests.fakes.github.rest import Answer, Asked
 from tests.fakes.github.results import ResultsState
+from tests.fakes.github.scale_sets import QUEUE, TENANT, FakeScaleSets
 from tests.fakes.github.state import GitHubState
 
 __all__ = ["Answer", "Asked", "Fault", "GitHubServer", "serve"]
@@ -51,11 +52,13 @@ class GitHubServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.state = GitHubState()
         self.results = ResultsState(self)
+        self.scale_sets = FakeScaleSets(self)
         self.lock = threading.Condition()
         self.requests: list[Asked] = []
         self.faults: list[Fault] = []
         self.violations: list[str] = []
         self.is_down = False
+        self.is_closing = False
         self.is_strict = True
         """Requests that the description does not allow are violations."""
 
@@ -101,6 +104,8 @@ def serve() -> Iterator[GitHubServer]:
             yield server
         finally:
             with server.lock:
+                server.is_closing = True
+                server.lock.notify_all()
                 for fault in server.faults:
                     if fault.until is not None:
                         fault.until.set()
@@ -173,6 +178,8 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _rest(self, asked: Asked) -> Answer:
         asked.path = unquote(asked.path)
+        if asked.path == "/actions/runner-registration":
+            return self.server.scale_sets.register(asked)
         if self.server.is_strict:
             faults = faults_of_request(asked.method, asked.path, asked.query, asked.body)
             self.server.violations += faults
@@ -181,6 +188,9 @@ class _Handler(BaseHTTPRequestHandler):
         found = rest.answer(self.server.state, asked)
         if found.status == 301:
             found.headers["Location"] = f"{self.server.web}/api/v3{found.headers['Location']}"
+        if "Link" in found.headers:
+            address = f"<{self.server.web}/api/v3/"
+            found.headers["Link"] = found.headers["Link"].replace("</", address)
         self.server.violations += faults_of_answer(
             asked.method, asked.path, found.status, found.body
         )
@@ -193,6 +203,8 @@ class _Handler(BaseHTTPRequestHandler):
         return found
 
     def _other(self, asked: Asked) -> Answer:
+        if asked.path.startswith((TENANT, QUEUE)):
+            return self.server.scale_sets.answer(asked)
         if asked.path.startswith("/twirp/"):
             return self.server.results.call(asked)
         return identity.answer(self.server.web, asked)
@@ -214,6 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, asked: Asked, found: Answer, *, is_truncated: bool = False) -> None:
         raw = b"" if found.body is None else json.dumps(found.body).encode()
+        raw = raw if found.raw is None else found.raw
         self.send_response(found.status)
         headers = {
             "Content-Type": "application/json; charset=utf-8",

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.fakes.github.openapi import template
+from tests.fakes.github.runners import FakeRunners
 
 __all__ = ["APP_ID", "SHA", "GitHubState", "Token", "rsa_key", "rsa_key_pem", "stamp"]
 
@@ -78,6 +79,7 @@ class GitHubState:
     """Name, and whether it is protected."""
     reruns: list[int] = field(default_factory=list)
     default_branch: str = "main"
+    runners: FakeRunners = field(default_factory=FakeRunners)
     numbers: itertools.count[int] = field(default_factory=lambda: itertools.count(1001))
 
     def new_token(self, repositories: list[str], permissions: dict[str, str]) -> str:

@@ -91,6 +91,7 @@ from tests.fakes.config_keys import (
     unproven,
 )
 from tests.fakes.docker_api import Answer, FakeDockerApi, Request, collect_lost_sockets
+from tests.fakes.github.policies import is_smidr_step, looks_at_workflows
 
 # The SDK leaves the socket of a stream that was not read to its end to the garbage collector.
 pytestmark = pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")
@@ -814,6 +815,10 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
         agent, "pull_request_target", is_fork=True
     ),
     "github.largest_artifact": github_largest,
+    "github.only_smidr_jobs": lambda world, agent: looks_at_workflows(
+        agent.github, world.bench.host().home
+    ),
+    "github.smidr_actions": lambda _, agent: is_smidr_step(agent.github, "acme/build@v1"),
     "github.runners.mode": lambda world, agent: agent_socket(world.bench.host(agent)),
     "github.runners.slots": lambda world, agent: total_slots(world.bench.host(agent)),
     "github.runners.tarball": official_runner,

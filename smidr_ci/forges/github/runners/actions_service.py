@@ -55,8 +55,8 @@ class ServiceError(ForgeError):
         self.type_name = type_name
 
     def is_a(self, name: str) -> bool:
-        """Whether its word is this one, with whatever stands before it."""
-        return self.type_name.rpartition(".")[2].rpartition(" ")[2].startswith(name)
+        """Whether its word is this one, with whatever stands around it."""
+        return name in self.type_name
 
 
 @dataclass(frozen=True)

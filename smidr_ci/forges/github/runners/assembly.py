@@ -12,6 +12,7 @@ from smidr_ci.clock import Clock
 from smidr_ci.config.github import GitHubSettings
 from smidr_ci.forges.github.approvals import Approvals
 from smidr_ci.forges.github.client import GitHubClient
+from smidr_ci.forges.github.rates import Pause
 from smidr_ci.forges.github.repositories import Repositories
 from smidr_ci.forges.github.runners.actions_service import ActionsService
 from smidr_ci.forges.github.runners.fleet import Fleet
@@ -20,6 +21,7 @@ from smidr_ci.forges.github.runners.judging import ScaleSetJudge
 from smidr_ci.forges.github.runners.listening import Listener
 from smidr_ci.forges.github.runners.names import RunnerNames
 from smidr_ci.forges.github.runners.on_demand import (
+    BETWEEN_S,
     JitDemand,
     OnDemand,
     ScaleSetDemand,
@@ -65,6 +67,9 @@ class Surroundings:
     on_call: OnCall | None = None
     hold: Hold | None = None
     poll: Limits = _POLL
+    pause: Pause | None = None
+    """Instead of a wait between tries that the end of the runners ends."""
+    between_s: float = BETWEEN_S
 
     @property
     def name(self) -> str:
@@ -103,7 +108,7 @@ class Connections:
             around.client.sender,
             self.calls,
             clock=around.clock,
-            pause=self.ended.wait,
+            pause=around.pause or self.ended.wait,
             on_call=around.on_call,
         )
 
@@ -176,7 +181,7 @@ def _scale_set(
         judge,
         host,
         clock=around.clock,
-        pause=connections.ended.wait,
+        pause=around.pause or connections.ended.wait,
     )
     demand = ScaleSetDemand(around.name, listener, judge.news, connections)
     host.on_demand = _on_demand(around, demand, fleet, runners)
@@ -220,6 +225,7 @@ def _on_demand(
         demand,
         fleet,
         runners,
-        around.clock,
+        clock=around.clock,
         is_paused=lambda: around.registration().is_paused,
+        between_s=around.between_s,
     )

@@ -39,6 +39,7 @@ _DEPRECATED: Final = 7
 _DEPRECATED_S: Final = 600.0
 _NO_JOB_S: Final = 30.0
 _LONGEST_S: Final = 900.0
+_NOT_LET_IN: Final = frozenset({401, 403, 404})
 _SOON_S: Final = 60.0
 _MAKES_S: Final = 15.0
 _REFUSED_S: Final = 60.0
@@ -94,9 +95,10 @@ class Fleet:
         started = 0
         if missing and not reason:
             started, reason = self._grow(min(missing, room.free))
+            room = self._rooms.room() if started else room
             if not reason and started < missing:
                 reason = room.reason or "the host has no more room"
-        self._tell(wanted, max(room.free - started, 0), reason)
+        self._tell(wanted, room.free, reason)
 
     def sweep(self) -> None:
         """Delete registrations of runners that this host made and does not have any more.
@@ -117,7 +119,7 @@ class Fleet:
         """Let go of runners that have no job; what is busy goes on."""
         for item in self._alive():
             if item.state is not RunnerState.BUSY:
-                self._release(item)
+                self._release(item, is_last=True)
 
     def wait_s(self) -> float:
         """Seconds until something could be tried again that can't be tried now; 0 for nothing."""
@@ -183,13 +185,16 @@ class Fleet:
                     self._jobs.failed(f"{item.name} waited for a job that GitHub did not bring")
                 surplus -= 1
 
-    def _release(self, item: LocalRunner) -> bool:
-        """GitHub first: who has no registration can get no job, and who is busy keeps it."""
+    def _release(self, item: LocalRunner, *, is_last: bool = False) -> bool:
+        """GitHub first: who has no registration can get no job, and who is busy keeps it.
+
+        With `is_last` it goes also where GitHub does not let us in any more.
+        """
         try:
             is_gone = self._registrar.remove(item.name)
         except ForgeError as error:
             log.info("can't remove the runner %s now: %s", item.name, error)
-            return False
+            is_gone = is_last and error.status in _NOT_LET_IN
         if is_gone:
             log.info("removed the runner %s, which had no job", item.name)
             self._runners.stop(item.name)

@@ -15,13 +15,13 @@ from smidr_ci.forges.github.runners.jit import JitSource, Wanted
 from smidr_ci.forges.github.runners.listening import Listener
 from smidr_ci.forges.github.runners.ports import LocalRunner, Runners, RunnerState
 
-__all__ = ["JitDemand", "OnDemand", "ScaleSetDemand", "Told", "WantsRunners"]
+__all__ = ["BETWEEN_S", "JitDemand", "OnDemand", "ScaleSetDemand", "Told", "WantsRunners"]
 
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 20.0
 _SETTLE_S: Final = 15.0
-_BETWEEN_S: Final = 2.0
+BETWEEN_S: Final = 2.0
 """Many hints at once lead to one look."""
 _FRESH_S: Final = 10.0
 """GitHub's lists may still show a job as waiting that one of our runners has just begun."""
@@ -138,8 +138,10 @@ class OnDemand:
         demand: WantsRunners,
         fleet: Fleet,
         runners: Runners,
+        *,
         clock: Clock,
         is_paused: Callable[[], bool],
+        between_s: float = BETWEEN_S,
     ) -> None:
         self._name = name
         self._demand = demand
@@ -147,6 +149,7 @@ class OnDemand:
         self._runners = runners
         self._clock = clock
         self._is_paused = is_paused
+        self._between_s = between_s
         self._ended = threading.Event()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
@@ -154,8 +157,8 @@ class OnDemand:
         self.is_draining = False
         self.problem = ""
         """Why there are fewer runners than there should be; empty while all is well."""
-        self.rounds = 0
-        """How often it has looked."""
+        self._looked = threading.Condition()
+        self._looks = 0
 
     def start(self) -> None:
         """Adopt what runs, and begin; raises `SmidrError` when that can't be."""
@@ -172,6 +175,7 @@ class OnDemand:
         self._ended.set()
         self._wake.set()
         self._unlisten()
+        self._unlisten = lambda: None
         self._demand.end()
         if self._thread is not None:
             self._thread.join(_STOP_S)
@@ -196,6 +200,16 @@ class OnDemand:
     def wake(self) -> None:
         """There is news: look soon."""
         self._wake.set()
+
+    def settle(self, timeout_s: float) -> bool:
+        """Look now; whether a look that began after this call came to its end in time."""
+        with self._looked:
+            enough = self._looks + 2  # one may be at work
+            while self._looks < enough and not self._ended.is_set():
+                self._wake.set()
+                if not self._looked.wait(timeout_s):
+                    return False
+            return not self._ended.is_set()
 
     def alive(self) -> list[LocalRunner]:
         """The runners whose processes run."""
@@ -231,7 +245,6 @@ class OnDemand:
 
     def look(self) -> float:
         """Do all that is to be done now; seconds until the next look."""
-        self.rounds += 1
         if not self.takes_jobs:
             if self.is_draining:
                 self._fleet.release_idle()
@@ -260,9 +273,12 @@ class OnDemand:
             except Exception as error:
                 log.exception("runners of %s", self._name)
                 self.problem = f"a fault of smidr's: {type(error).__name__}"
-            if self._ended.wait(_BETWEEN_S):
+            with self._looked:
+                self._looks += 1
+                self._looked.notify_all()
+            if self._ended.wait(self._between_s):
                 return
-            self._wake.wait(max(wait_s - _BETWEEN_S, 0.0))
+            self._wake.wait(max(wait_s - self._between_s, 0.0))
 
     def _old_busy(self) -> int:
         now = self._clock.now()
