@@ -181,10 +181,11 @@ class _Process:
             self._settings.host.hash_servers.retire(timedelta())
 
     def handle_signals(self) -> None:
-        """SIGTERM and SIGINT end the agent, SIGHUP reads the settings again."""
+        """SIGTERM and SIGINT end the agent, SIGQUIT drains it, SIGHUP reads the settings again."""
         actions: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGTERM: self.agent.stop,
             signal.SIGINT: self.agent.stop,
+            signal.SIGQUIT: self.agent.drain,  # as gitlab-runner takes it
             signal.SIGHUP: self._reload,
         }
 
