@@ -63,8 +63,8 @@ def start(
     """Run the agent in the foreground, until it is told to stop.
 
     It goes on with the builds of an agent before it. SIGTERM ends it and leaves builds running for
-    the next one; SIGHUP reads agent.yaml again. It listens on unix sockets in $SMIDR_HOME for this
-    user alone, and where else the options or agent.yaml say.
+    the next one, SIGQUIT ends it when they are over, SIGHUP reads agent.yaml again. It listens on
+    unix sockets in $SMIDR_HOME for this user alone, and where else the options or agent.yaml say.
     """
     from smidr_ci.api.process import run_agent  # noqa: PLC0415 - only this command is the agent
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import re
+import signal
 import sys
 import time
 import zipfile
@@ -85,6 +86,14 @@ keeps:
   script:
     - mkdir -p deps; echo "from the cache $(ls deps)"
     - echo x > "deps/file$(ls deps | wc -l)"
+    - exit 0
+    - smidr ci build
+
+naps:
+  extends: .smidr-build
+  script:
+    - echo sleeping
+    - sleep 12
     - exit 0
     - smidr ci build
 
@@ -311,6 +320,19 @@ def test_a_drained_agent_ends_its_job_first(site: Site) -> None:
     assert site.agents[-1].wait(JOB_S) == 0
     assert (job.state, is_whole(job)) == ("success", True), text_of(job)
     site.start_agent()
+
+
+def test_77_an_agent_that_gets_sigquit_ends_its_job_first_and_takes_no_more(site: Site) -> None:
+    job = site.forge.start_job("naps", site.forge.push(site.files))
+    site.wait_trace(job, "sleeping\n")
+    site.agents[-1].send_signal(signal.SIGQUIT)
+    wait_until(lambda: "drains" in site.smidr("daemon", "status").text, "the draining")
+    other = site.forge.start_job("leaves", site.forge.push(site.files))
+    assert site.agents[-1].wait(JOB_S) == 0
+    assert (job.state, is_whole(job)) == ("success", True), text_of(job)
+    assert other.state == "queued"
+    site.start_agent()
+    assert site.wait_over(other).state == "success"
 
 
 def lines_containers(docker_client: APIClient) -> list[str]:
