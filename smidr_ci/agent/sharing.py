@@ -49,12 +49,8 @@ class Sharing:
         self._cancel = CancelToken()
         self._uploader: threading.Thread | None = None
 
-    def start(self) -> None:
-        """Answer builds, and upload what an earlier agent left."""
-        self.look()
-
     def look(self) -> None:
-        """Go by the newest settings."""
+        """Go by the newest settings; at first, begin with what an earlier agent left."""
         settings = self._host().agent.cache.share
         with self._lock:
             if settings == self._settings or self._cancel.is_cancelled:

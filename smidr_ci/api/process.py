@@ -19,6 +19,7 @@ from types import FrameType
 from typing import NoReturn
 
 from smidr_ci.agent.forging import Forges
+from smidr_ci.agent.hash_relays import HashRelays
 from smidr_ci.agent.housekeeping import Chore, Housekeeper
 from smidr_ci.agent.outbox import Outbox
 from smidr_ci.agent.service import Agent
@@ -111,6 +112,7 @@ class _Process:
         sizes = DirectorySizes(self._directories)
         self._metrics = Metrics(self._status, host.store, self._directories, sizes)
         self._sharing = Sharing(lambda: self._settings.host)
+        self._hash_relays = HashRelays(lambda: self._settings.host)
         ended = (
             self._housekeeper.build_ended,
             self._sharing.build_ended,
@@ -130,6 +132,7 @@ class _Process:
             *listening.warnings(host.clock.now()),
             *self._forges.problems,
             *self._sharing.problems,
+            *self._hash_relays.problems,
         )
         self.agent.registrations = self._forges.status
         self.agent.is_needed = lambda: self._forges.is_busy
@@ -156,7 +159,8 @@ class _Process:
 
     def start(self) -> None:
         """Go on with earlier builds, then listen, then say so."""
-        self._sharing.start()  # builds that go on ask for it
+        for part in (self._sharing, self._hash_relays):  # builds that go on ask for them
+            part.look()
         self.agent.start()
         self._outbox.start()
         self._housekeeper.start()
@@ -176,8 +180,10 @@ class _Process:
         self._edge.stop()
         self._forges.stop()
         self._sharing.stop()
+        self._hash_relays.stop()
         self._outbox.stop()
-        if not self.agent.status().running:
+        serves_others = self._settings.host.agent.cache.hash_server_doors
+        if not self.agent.status().running and not serves_others:
             self._settings.host.hash_servers.retire(timedelta())
 
     def handle_signals(self) -> None:
@@ -200,6 +206,7 @@ class _Process:
         self._notifier.reloading(self._settings.host.clock)
         self.agent.reload()
         self._sharing.look()
+        self._hash_relays.look()
         self._forges.look()
         self._notifier.ready()
 

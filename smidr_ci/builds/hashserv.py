@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import logging
 import os
-import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -25,9 +24,20 @@ from smidr_ci.errors import SmidrError
 from smidr_ci.files import make_private_dir, write_atomic
 from smidr_ci.layers.model import LayerSet
 from smidr_ci.locks import take_lock
+from smidr_ci.sharing.relaying import connected_tcp, connected_unix
 from smidr_ci.trust import Trust
 
-__all__ = ["ADDRESS", "HASH_SERVER_MOUNT", "ROLE", "HashServers", "can_serve"]
+__all__ = [
+    "ADDRESS",
+    "ELSEWHERE",
+    "HASH_SERVER_MOUNT",
+    "HASH_SERVER_SOCKET",
+    "ROLE",
+    "HashServerElsewhere",
+    "HashServers",
+    "can_serve",
+    "host_and_port",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -39,12 +49,15 @@ _OLDEST: Final = (2, 8)
 `handle_report`)."""
 _PROGRAM: Final = PurePosixPath("/smidr/bitbake")
 _DATABASE: Final = PurePosixPath("/smidr/database")
-_SOCKET: Final = "socket"
-ADDRESS: Final = f"unix://{HASH_SERVER_MOUNT}/{_SOCKET}"
+HASH_SERVER_SOCKET: Final = "socket"
+ADDRESS: Final = f"unix://{HASH_SERVER_MOUNT}/{HASH_SERVER_SOCKET}"
 """What builds find there."""
+ELSEWHERE: Final = "elsewhere"
+"""Directory of the sockets that lead to another host's server, beside those of releases."""
 _NOTE: Final = "server.json"
 _UNUSED_AFTER: Final = timedelta(days=14)
 _START_S: Final = 20.0
+_REACH_S: Final = 2.0
 _POLL_S: Final = 0.1
 _MEMORY: Final = 1 << 30
 _PIDS: Final = 256
@@ -67,6 +80,39 @@ def _bitbake_of(layers: LayerSet) -> Path:
 
 
 @dataclass(frozen=True)
+class HashServerElsewhere:
+    """Another host's, which builds reach by sockets that the agent answers: `<root>/<trust>/`."""
+
+    root: Path
+    address: str
+    """`host:port`, for trusted builds."""
+    read_only_address: str = ""
+    """The same for the others; empty for none."""
+
+    def address_for(self, trust: Trust) -> tuple[str, int] | None:
+        """Host and port."""
+        text = self.address if trust is Trust.TRUSTED else self.read_only_address
+        return host_and_port(text) if text else None
+
+    def find(self, trust: Trust) -> Path | None:
+        """The directory with the socket, when the agent and the server answer."""
+        folder, address = self.root / trust, self.address_for(trust)
+        if address is None or not _answers(folder / HASH_SERVER_SOCKET):
+            return None
+        try:
+            connected_tcp(*address, timeout_s=_REACH_S).close()
+        except OSError:
+            return None
+        return folder
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Of `10.0.0.5:8686` or `[::1]:8686`."""
+    host, _, port = text.rpartition(":")
+    return host.strip("[]"), int(port)
+
+
+@dataclass(frozen=True)
 class HashServers:
     """`<root>/<release>/` with `database/` and a directory with a socket for each kind of trust.
 
@@ -81,17 +127,38 @@ class HashServers:
     network: str | None = None
     upstream: str = ""
     """Another server that is asked for what this one does not know."""
+    elsewhere: HashServerElsewhere | None = None
+    """Another host's server, instead of one of this host."""
 
     def find(self, layers: LayerSet, trust: Trust) -> Path | None:
         """The directory with the socket of a server that answers."""
+        if self.elsewhere is not None:
+            return self.elsewhere.find(trust)
         folder = self._folder(layers) / trust
-        return folder if _answers(folder / _SOCKET) else None
+        return folder if _answers(folder / HASH_SERVER_SOCKET) else None
+
+    def socket_of(self, line: str | None, trust: Trust) -> Path:
+        """The socket of a release's server, such as `2.8`; None is the one that was used last.
+
+        It counts as used. Raises `FileNotFoundError`.
+        """
+        notes = [self.root / line / _NOTE] if line else list(self.root.glob(f"*/{_NOTE}"))
+        note = max(notes, key=lambda path: path.stat().st_mtime, default=None)
+        if note is None:
+            raise FileNotFoundError(2, "no hash server was started", str(self.root))
+        now = self.clock.now().timestamp()
+        os.utime(note, (now, now))
+        return note.parent / trust / HASH_SERVER_SOCKET
 
     def ensure(self, layers: LayerSet, image: str, report: Callable[[str], None]) -> Path | None:
         """The same for trusted builds, and both servers started when they don't run.
 
         Only for a trusted build: the servers run the layers' own code.
         """
+        if self.elsewhere is not None:
+            if (found := self.elsewhere.find(Trust.TRUSTED)) is None:
+                report("no hash server for this build: the other host's does not answer")
+            return found
         folder = self._folder(layers)
         try:
             make_private_dir(self.locks)
@@ -125,7 +192,7 @@ class HashServers:
         for handle in self.runtime.list_builds():
             if (handle.role, handle.build_id) == (ROLE, _name(folder.name, trust)):
                 self.runtime.remove(handle)
-        (folder / trust / _SOCKET).unlink(missing_ok=True)
+        (folder / trust / HASH_SERVER_SOCKET).unlink(missing_ok=True)
 
     def _folder(self, layers: LayerSet) -> Path:
         return self.root / ".".join(str(part) for part in layers.bitbake_version)
@@ -137,14 +204,14 @@ class HashServers:
         if note.is_file() and json.loads(note.read_text(encoding="utf-8")) != facts:
             self.stop(folder.name)
         for trust in Trust:
-            if _answers(folder / trust / _SOCKET):
+            if _answers(folder / trust / HASH_SERVER_SOCKET):
                 continue
             for part in ("database", trust):
                 make_private_dir(folder / part)
                 own(folder / part, self.user)
             self._remove(folder, trust)
             self.runtime.start(self._spec(layers, image, folder, trust))
-            self._await(folder / trust / _SOCKET)
+            self._await(folder / trust / HASH_SERVER_SOCKET)
         write_atomic(note, json.dumps(facts), mode=0o600)
         now = self.clock.now().timestamp()
         os.utime(note, (now, now))
@@ -191,15 +258,7 @@ def _name(line: str, trust: Trust) -> str:
 def _answers(path: Path) -> bool:
     """Whether somebody listens at the socket."""
     try:
-        folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        connected_unix(path, timeout_s=_REACH_S).close()
     except OSError:
         return False
-    try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
-            client.settimeout(2)
-            client.connect(f"/proc/self/fd/{folder}/{path.name}")  # of any length
-    except OSError:
-        return False
-    finally:
-        os.close(folder)
     return True

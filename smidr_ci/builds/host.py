@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 
 from smidr_ci.builds.credentials import credentials_of
-from smidr_ci.builds.hashserv import HashServers
+from smidr_ci.builds.hashserv import ELSEWHERE, HashServerElsewhere, HashServers
 from smidr_ci.builds.mirrors import YOCTO_HASH_SERVER
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.places import Places, usual_places
@@ -157,6 +157,19 @@ class Host:
             network=self.agent.engine.network,
             upstream=cache.hash_server_upstream
             or (YOCTO_HASH_SERVER if cache.yocto_mirror else ""),
+            elsewhere=self.hash_server_elsewhere,
+        )
+
+    @property
+    def hash_server_elsewhere(self) -> HashServerElsewhere | None:
+        """Another host's hash server, when the settings name one."""
+        cache = self.agent.cache
+        if cache.hash_server_address is None:
+            return None
+        return HashServerElsewhere(
+            self.home.hash_servers / ELSEWHERE,
+            cache.hash_server_address,
+            cache.hash_server_read_only_address or "",
         )
 
     def layer_store(self, places: Places, trust: Trust = Trust.TRUSTED) -> LayerStore:

@@ -142,9 +142,15 @@ def _hash_server(
 ) -> Path | None:
     """The host's hash server; only an agent starts it, and only for a trusted build."""
     reads_shared = _reads_shared(host, request)
-    if not host.agent.cache.hash_server and host.is_agent:
+    is_elsewhere = host.hash_server_elsewhere is not None
+    if (is_elsewhere or not host.agent.cache.hash_server) and host.is_agent:
         host.hash_servers.retire(timedelta())
     if not (host.agent.cache.hash_server and reads_shared and can_serve(layers)):
+        return None
+    cache = host.agent.cache
+    if cache.share is not None and not cache.has_common_hash_server:
+        # Equivalences that other hosts don't know would hide from them what is shared.
+        report("no hash server for this build: hosts that share sstate have none in common")
         return None
     if request.is_trusted and host.is_agent:
         return host.hash_servers.ensure(layers, image.id, report)

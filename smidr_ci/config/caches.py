@@ -13,7 +13,7 @@ from smidr_ci.config.matching import Called, Matching, shown
 from smidr_ci.config.shared_caches import SharedCaches
 from smidr_ci.config.values import Flag, MemorySize, MirrorLines
 
-__all__ = ["Age", "CacheLimits", "parse_age"]
+__all__ = ["Age", "CacheLimits", "HashServerDoor", "parse_age"]
 
 _AGE: Final = re.compile(r"([0-9]{1,6}) ?([hdwHDW])?")
 _DAYS: Final = {"": 1.0, "h": 1 / 24, "d": 1.0, "w": 7.0}
@@ -57,6 +57,34 @@ HashServer = Annotated[
         "the address of a hash server: host:port or wss://host/path",
     ),
 ]
+
+HostAndPort = Annotated[
+    str,
+    Matching(
+        "address",
+        r"([A-Za-z0-9][A-Za-z0-9.-]{0,252}|\[[0-9A-Fa-f:.]{2,45}\]):[1-9][0-9]{0,4}",
+        "host:port",
+    ),
+]
+"""Where a program listens, such as `10.0.0.5:8686` or `[::1]:8686`."""
+Release = Annotated[
+    str, Matching("release", r"[1-9][0-9]?\.[0-9]{1,3}", "a BitBake release: 2.8 for scarthgap")
+]
+
+
+class HashServerDoor(Model):
+    """An address by which other hosts reach this host's hash server."""
+
+    address: HostAndPort
+    """`127.0.0.1:8686` for this host alone, as by a tunnel; `10.0.0.5:8686` for a network, in which
+    whoever reaches it is answered: BitBake's protocol knows no login and no encryption."""
+    writable: Flag = False
+    """Whether who connects may add equivalences, by which all that use it find sstate. For hosts
+    whose builds you trust as your own; strangers' builds need an address where this is off."""
+    release: Release | None = None
+    """The BitBake release whose server it is, such as `2.8`; the default is the one that a build of
+    this host used last."""
+
 
 Percent = Annotated[int, Field(ge=0, le=95), Strict(), Called("percent")]
 
@@ -105,6 +133,13 @@ class CacheLimits(Model):
     on. Without one, builds use none: a project that asks for its own misses what others made."""
     hash_server_upstream: HashServer | None = None
     """Another hash server to ask, `host:port` or `wss://...`: that of `sstate_mirrors`."""
+    hash_server_address: HostAndPort | None = None
+    """Another host's hash server, instead of one of this host: `host:port` of an address that is
+    `writable`. Trusted builds ask and teach it, through the agent."""
+    hash_server_read_only_address: HostAndPort | None = None
+    """The same for untrusted builds: one that is not `writable`. Without it they use none."""
+    hash_server_doors: tuple[HashServerDoor, ...] = ()
+    """Where other hosts reach this host's hash server."""
     sstate_mirrors: MirrorLines = ()
     """SSTATE_MIRRORS of all builds, after those of the project."""
     premirrors: MirrorLines = ()
@@ -115,6 +150,23 @@ class CacheLimits(Model):
     """Use the Yocto Project's public sstate, with its hash server as upstream."""
     keep_builds: Annotated[int, Field(ge=0, le=1000), Strict(), Called("number")] = 0
     """Keep the sstate objects that so many of the newest builds of each project used."""
+
+    @property
+    def has_common_hash_server(self) -> bool:
+        """Whether its equivalences are those of the hosts that it shares sstate with."""
+        return bool(self.hash_server_address or self.hash_server_upstream or self.hash_server_doors)
+
+    @model_validator(mode="after")
+    def _check_hash_server(self) -> Self:
+        for key in ("hash_server_upstream", "hash_server_doors"):
+            if self.hash_server_address and getattr(self, key):
+                raise MisfitError(
+                    f"{key} is for a hash server of this host, and hash_server_address for "
+                    "another one",
+                    (key,),
+                    "Keep one of them.",
+                )
+        return self
 
     @model_validator(mode="after")
     def _check(self) -> Self:

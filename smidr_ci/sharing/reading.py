@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.server
-import os
 import re
 import socket
 import socketserver
@@ -25,6 +24,7 @@ from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.files import as_host_error
 from smidr_ci.sharing.gate import Gate
 from smidr_ci.sharing.names import DOWNLOADS, SSTATE, key_of
+from smidr_ci.sharing.relaying import bound_unix
 from smidr_ci.stores.model import (
     MissingObjectError,
     ObjectStore,
@@ -40,7 +40,6 @@ SHARE_SOCKET: Final = "socket"
 _PATH: Final = re.compile(rf"/({SSTATE}|{DOWNLOADS})/([^?#]{{1,900}})")
 _CHUNK: Final = 1 << 18
 _CONNECTIONS: Final = 64
-_BACKLOG: Final = 256
 _IDLE_S: Final = 60.0
 _PAUSE_S: Final = 0.5
 
@@ -147,7 +146,7 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._ending = threading.Event()
-        self.socket = _bound(folder, owner)
+        self.socket = bound_unix(folder, SHARE_SOCKET, owner)
 
     def serve(self) -> None:
         """Take connections until `end`; socketserver's own loop would wake twice a second."""
@@ -199,27 +198,6 @@ class _Server(socketserver.ThreadingMixIn, socketserver.BaseServer):
             for connection in self._open:
                 with contextlib.suppress(OSError):
                     connection.shutdown(socket.SHUT_RDWR)
-
-
-def _bound(folder: Path, owner: tuple[int, int] | None) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    handle = -1
-    try:
-        handle = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(SHARE_SOCKET, dir_fd=handle)
-        os.fchmod(sock.fileno(), 0o600)  # Linux gives the file the mode of the socket
-        sock.bind(f"/proc/self/fd/{handle}/{SHARE_SOCKET}")  # of any length
-        if owner is not None and os.geteuid() == 0:
-            os.chown(SHARE_SOCKET, *owner, dir_fd=handle, follow_symlinks=False)
-        sock.listen(_BACKLOG)
-    except OSError:
-        sock.close()
-        raise
-    finally:
-        if handle >= 0:
-            os.close(handle)
-    return sock
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

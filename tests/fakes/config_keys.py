@@ -173,6 +173,11 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "cache.hash_server_upstream": "hashserv.example.com:8686",
     "cache.sstate_mirrors": ["file://.* https://cache.example.com/PATH"],
     "cache.premirrors": ["https?://.*/.* https://sources.example.com/"],
+    "cache.hash_server_address": "hashserv.example.com:8686",
+    "cache.hash_server_read_only_address": "hashserv.example.com:8687",
+    "cache.hash_server_doors[].address": "192.0.2.1:8686",
+    "cache.hash_server_doors[].writable": True,
+    "cache.hash_server_doors[].release": "2.8",
     "cache.share.url": "file:///srv/share",
     "cache.share.credentials_file": "/secrets/share",
     "cache.share.ca_file": "/secrets/ca.pem",
@@ -242,10 +247,17 @@ _RUNNER_ARCHIVE: Mapping[str, Any] = {
     "github": {"runners": {"tarball": str(Path(__file__)), "sha256": "a" * 64}}
 }
 
+_DOOR: Mapping[str, Any] = {"cache": {"hash_server_doors": [{"address": "192.0.2.1:8687"}]}}
 _SHARE: Mapping[str, Any] = {"cache": {"share": {"url": "https://127.0.0.1:9/share"}}}
 _S3_SHARE: Mapping[str, Any] = {"cache": {"share": {"url": "s3://bucket/share"}}}
 
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
+    "cache.hash_server_read_only_address": {
+        "cache": {"hash_server_address": "hashserv.example.com:8686"}
+    },
+    "cache.hash_server_doors[].address": _DOOR,
+    "cache.hash_server_doors[].writable": _DOOR,
+    "cache.hash_server_doors[].release": _DOOR,
     "cache.share.credentials_file": _SHARE,
     "cache.share.ca_file": _SHARE,
     "cache.share.endpoint": _S3_SHARE,

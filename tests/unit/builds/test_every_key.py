@@ -25,6 +25,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from smidr_ci import errors
+from smidr_ci.agent.hash_relays import HashRelays, server_behind
 from smidr_ci.agent.service import Agent
 from smidr_ci.agent.settings import Settings
 from smidr_ci.api.addresses import plan_listening
@@ -687,6 +688,26 @@ def conf_beside_a_hash_server(world: World, agent: AgentConfig) -> str:
         os.close(folder)
 
 
+def doors_opened(world: World, agent: AgentConfig) -> object:
+    """What the agent says of doors at an address that this host has not."""
+    host = world.bench.host(agent)
+    relays = HashRelays(lambda: host)
+    relays.look()
+    found = relays.problems
+    relays.stop()
+    return found
+
+
+def server_of_door(world: World, agent: AgentConfig) -> object:
+    host = world.bench.host(agent)
+    for number, release in enumerate(("2.8", "2.12")):
+        note = host.home.hash_servers / release / "server.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.touch()
+        os.utime(note, (number, number))
+    return server_behind(host, agent.cache.hash_server_doors[0])
+
+
 def asked_of_share(_: World, agent: AgentConfig) -> str:
     """What comes of asking the shared cache, which nobody serves."""
     share = agent.cache.share
@@ -781,6 +802,15 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     ),
     "cache.sstate_mirrors": conf_beside_a_hash_server,
     "cache.premirrors": conf_beside_a_hash_server,
+    "cache.hash_server_address": lambda world, agent: (
+        world.bench.host(agent).hash_servers.elsewhere
+    ),
+    "cache.hash_server_read_only_address": lambda world, agent: (
+        world.bench.host(agent).hash_servers.elsewhere
+    ),
+    "cache.hash_server_doors[].address": doors_opened,
+    "cache.hash_server_doors[].writable": server_of_door,
+    "cache.hash_server_doors[].release": server_of_door,
     "cache.share.url": conf_beside_a_hash_server,
     "cache.share.credentials_file": asked_of_share,
     "cache.share.ca_file": asked_of_share,
