@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from smidr_ci import __version__
-from smidr_ci.agent.feed import Feed, FeedObserver
+from smidr_ci.agent.feed import Feed
+from smidr_ci.agent.gathering import likeness_for, take_alike
 from smidr_ci.agent.recovery import recover, remove_leftovers
 from smidr_ci.agent.settings import Settings
 from smidr_ci.agent.status import AgentStatus, OutboxStatus
+from smidr_ci.agent.task import Task
+from smidr_ci.agent.together import Companion, Runs
 from smidr_ci.builds.accept import request_for
 from smidr_ci.builds.enlist import enlist
 from smidr_ci.builds.host import Host
@@ -22,6 +27,7 @@ from smidr_ci.builds.order import Order
 from smidr_ci.builds.pipeline import drive
 from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.service import AGENT_STOPPED, BuildView
+from smidr_ci.builds.shared_runs import begin_run, forget_artifacts, is_run
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.errors import BusyError, EngineError, FailureKind, SmidrError
 from smidr_ci.forges.status import RegistrationStatus
@@ -35,17 +41,10 @@ _BY_ENGINE: Final = frozenset({FailureKind.ENGINE, FailureKind.INTERRUPTED})
 _RECHECK_S: Final = 5.0
 _TICK_S: Final = 20.0
 _LAST_LOOK_S: Final = 0.5
+_UNWANTED: Final = "Nobody waits for this run any more."
 
 Finished = Callable[[BuildRecord], object]
 """Takes a final record; called from the build's thread, must not raise."""
-
-
-class _Task:
-    """One build of this agent that is not over."""
-
-    def __init__(self, claim: KernelLock, cancel: CancelToken, observer: FeedObserver) -> None:
-        self.claim, self.cancel, self.observer = claim, cancel, observer
-        self.is_driven = False
 
 
 class Agent:
@@ -71,7 +70,8 @@ class Agent:
         self._host_is_short = host_is_short
         self._started = settings.host.clock.now()
         self.feed = Feed(first_version=int(self._started.timestamp() * 1000))
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, Task] = {}
+        self._runs = Runs()
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._ending = threading.Event()
@@ -122,7 +122,15 @@ class Agent:
         task.cancel.cancel(reason, level)
         if self._scheduler.drop(build_id):
             self._launch(build_id)  # straight to its end, without a slot
+        self.feed.wake(build_id)
         return record
+
+    def _stop_run(self, run_id: str, reason: str, level: CancelLevel) -> None:
+        """Cancel what nobody wants any more."""
+        self._settings.host.store.update(run_id, cancel_reason=reason)
+        task = self._tasks.get(run_id)
+        if task is not None:
+            task.cancel.cancel(reason, level)
 
     def view(self, build_id: str) -> BuildView:
         """The build with this id or unique beginning; raises `UsageError`."""
@@ -160,7 +168,7 @@ class Agent:
             pid=os.getpid(),
             started=self._started,
             is_draining=self._scheduler.is_draining,
-            running=tuple(self._scheduler.running),
+            running=self._running(),
             queued={item: self._problem or reasons.get(item, "") for item in reasons},
             max_running=self._scheduler.max_running,
             listening=self.listening,
@@ -169,6 +177,11 @@ class Agent:
             settings=self._settings.described(),
             registrations=self.registrations(),
         )
+
+    def _running(self) -> tuple[str, ...]:
+        """What has a place, and of a run the builds that it is for."""
+        places = self._scheduler.running
+        return tuple(item for place in places for item in (self._runs.builds_of(place) or (place,)))
 
     def refusal(self, expected: int = 0) -> str | None:
         """Why a build that is ordered now would wait, when so many others come before it."""
@@ -198,7 +211,9 @@ class Agent:
         self._wake.set()
 
     def _cancel_all(self) -> None:
-        for build_id in list(self._tasks):
+        with self._lock:
+            wanted = [build_id for build_id, task in self._tasks.items() if not task.is_run]
+        for build_id in wanted:
             self.cancel(build_id, AGENT_STOPPED)
 
     def reload(self) -> None:
@@ -219,29 +234,53 @@ class Agent:
     def _queue(
         self, record: BuildRecord, claim: KernelLock, request: BuildRequest | None = None
     ) -> None:
+        task = self._enter(record, claim, request)
+        if record.shared_run:
+            self._launch(record.build_id)
+        elif record.state is not BuildState.QUEUED or record.cancel_reason or task.is_run:
+            self._scheduler.resume(task.waiting)
+            self._launch(record.build_id)
+        else:
+            self._scheduler.add(task.waiting)
+            self._wake.set()
+
+    def _enter(
+        self, record: BuildRecord, claim: KernelLock, request: BuildRequest | None = None
+    ) -> Task:
         cancel = CancelToken()
         if record.cancel_reason:
             cancel.cancel(record.cancel_reason)
-        observer = self.feed.observer(record)
-        with self._lock:
-            self._tasks[record.build_id] = _Task(claim, cancel, observer)
         waiting = self._settings.waiting(record, request)
-        if record.state is not BuildState.QUEUED or record.cancel_reason:
-            self._scheduler.resume(waiting)
-            self._launch(record.build_id)
-        else:
-            self._scheduler.add(waiting)
-            self._wake.set()
+        likeness = likeness_for(self._settings.host, record, request)
+        observer = self.feed.observer(record)
+        task = Task(
+            *(claim, cancel, observer, waiting, likeness, record.shared_run), is_run(record)
+        )
+        with self._lock:
+            self._tasks[record.build_id] = task
+        return task
 
     def _recover(self) -> None:
         self._has_lost_one = False
+        found = []
         try:
             for record, claim in recover(self._settings.host):
                 _log.info("going on with build %s, which is %s", record.build_id, record.state)
-                self._queue(record, claim)
+                found.append((record, claim))
         except SmidrError:
             self._has_lost_one = True
             raise
+        finally:
+            self._go_on(found)
+
+    def _go_on(self, found: Sequence[tuple[BuildRecord, KernelLock]]) -> None:
+        for record, _ in found:
+            if record.shared_run:
+                self._runs.join(record.shared_run, record.build_id)
+        for record, claim in found:
+            self._queue(record, claim)
+            if is_run(record) and not self._runs.builds_of(record.build_id):
+                self._tasks[record.build_id].cancel.cancel(_UNWANTED)
 
     def _loop(self) -> None:
         while not self._ending.is_set():
@@ -292,13 +331,14 @@ class Agent:
         name = f"build-{build_id}"
         threading.Thread(target=self._drive, args=(build_id, task), name=name, daemon=True).start()
 
-    def _drive(self, build_id: str, task: _Task) -> None:
-        host, is_lost = self._settings.host, False
+    def _drive(self, build_id: str, task: Task) -> None:
+        host, is_lost, final = self._settings.host, False, None
         try:
             final = self._final_record(host, build_id, task)
-            if final.failure_kind in _BY_ENGINE:
+            if final is not None and final.failure_kind in _BY_ENGINE:
                 self._may_have_left_one = True  # a container, which nobody could remove then
-            self._tell(host, final)
+            if final is not None and not task.is_run:
+                self._tell(host, final)
         except SmidrError as error:
             # The store can't be written: the build is taken up again when it can.
             is_lost = True
@@ -309,18 +349,48 @@ class Agent:
                 "build %s, or who is to hear of its end, has a fault of smidr's", build_id
             )
         finally:
-            task.claim.release()
-            self._scheduler.finished(build_id)
-            with self._lock:
-                self._tasks.pop(build_id, None)
-            self.feed.close(build_id)
-            if is_lost:
-                self._has_lost_one = True  # the next round will do: it would only fail again now
+            if not is_lost and task.run_id and self._runs.end(task.run_id, build_id):
+                self._forget_run(host, task.run_id)
+            if final is None and not is_lost:
+                self._wait_again(build_id, task)
             else:
-                self._wake.set()
+                self._close(build_id, task, is_lost=is_lost)
 
-    def _final_record(self, host: Host, build_id: str, task: _Task) -> BuildRecord:
+    def _close(self, build_id: str, task: Task, *, is_lost: bool) -> None:
+        task.claim.release()
+        self._scheduler.finished(build_id)
+        with self._lock:
+            self._tasks.pop(build_id, None)
+        self.feed.close(build_id)
+        if is_lost:
+            self._has_lost_one = True  # the next round will do: it would only fail again now
+        else:
+            self._wake.set()
+
+    def _wait_again(self, build_id: str, task: Task) -> None:
+        """Its shared run came to nothing, for a reason that was not the build's own."""
+        task.is_driven, task.run_id = False, ""
+        self._scheduler.add(task.waiting)
+        # A cancel that came in between did not find it in the queue.
+        if task.cancel.is_cancelled and self._scheduler.drop(build_id):
+            self._launch(build_id)
+        self._wake.set()
+
+    def _forget_run(self, host: Host, run_id: str) -> None:
+        with contextlib.suppress(SmidrError):
+            run = host.store.get(run_id, include_deleted=True)
+            if run.state.is_final:
+                forget_artifacts(host, run)
+
+    def _final_record(self, host: Host, build_id: str, task: Task) -> BuildRecord | None:
+        """None for a build that has to wait again."""
         record = host.store.get(build_id, include_deleted=True)
+        if record.state is BuildState.QUEUED and not record.shared_run and task.likeness:
+            record = self._gathered(host, record, task)
+        if record.shared_run:
+            return Companion(
+                *(host, self.feed, self._runs, self._stop_run, record), task.cancel, task.observer
+            ).lead()
         if record.state is not BuildState.QUEUED:
             self._await_engine(host, task.cancel)
         try:
@@ -330,6 +400,43 @@ class Agent:
         except Exception:  # noqa: BLE001 - other builds go on
             _log.exception("build %s ended with a fault of smidr's", build_id)
             return host.store.get(build_id, include_deleted=True)
+
+    def _gathered(self, host: Host, record: BuildRecord, task: Task) -> BuildRecord:
+        """The record as it is, or with a run for it and for those that wait and are like it."""
+        others = take_alike(host, self._scheduler, record, self._like(task), task.cancel)
+        if not others:
+            return record
+        try:
+            run, claim = begin_run(host, record, others)
+        except BaseException:
+            for build_id in others:
+                self._scheduler.add(self._tasks[build_id].waiting)
+            raise
+        ids = (record.build_id, *others)
+        _log.info("%s is run for %s", run.build_id, ", ".join(ids))
+        for build_id in ids:
+            self._runs.join(run.build_id, build_id)
+            member = self._tasks[build_id]
+            member.run_id, member.likeness = run.build_id, ""
+            member.observer.note(f"built once for {', '.join(ids)}, as {run.build_id}")
+        # It has the place that the build had.
+        made = self._enter(run, claim)
+        self._scheduler.resume(replace(task.waiting, build_id=run.build_id))
+        self._scheduler.finished(record.build_id)
+        made.is_driven = True
+        for build_id in (run.build_id, *others):
+            self._launch(build_id)
+        return host.store.get(record.build_id, include_deleted=True)
+
+    def _like(self, task: Task) -> list[str]:
+        """Builds that wait and were ordered like this one, the oldest first."""
+        with self._lock:
+            found = [
+                (other.waiting.position, build_id)
+                for build_id, other in self._tasks.items()
+                if other.likeness == task.likeness and not other.is_driven
+            ]
+        return [build_id for _, build_id in sorted(found)]
 
     def _await_engine(self, host: Host, cancel: CancelToken) -> None:
         """A build that was found running waits for its engine: both may have just been started."""

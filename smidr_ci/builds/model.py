@@ -12,7 +12,7 @@ from smidr_ci.bitbake.tasks import SstateSummary
 from smidr_ci.errors import FailureKind
 from smidr_ci.trust import Trust
 
-__all__ = ["ArtifactRecord", "BuildRecord", "BuildState", "SstateSummary", "StageRecord"]
+__all__ = ["ArtifactRecord", "BuildRecord", "BuildState", "SstateSummary", "StageRecord", "Work"]
 
 
 class BuildState(StrEnum):
@@ -51,6 +51,24 @@ class ArtifactRecord:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What the tasks of a build cost, and what those would have cost that shared state spared.
+
+    Times are those of tasks as if they had run one after the other. What was spared is an estimate:
+    how long the tasks took when they last ran on this host, of recipes that were restored.
+    """
+
+    executed_s: float = 0.0
+    spared_s: float = 0.0
+    restored: int = 0
+    """Objects that were restored from shared state."""
+    timed: int = 0
+    """Those of them whose recipe has run here before, so that there is a time for it."""
+    restored_bytes: int = 0
+    """Size of the restored objects that lie on this host, packed as they are."""
+
+
+@dataclass(frozen=True)
 class BuildRecord:
     """All that history knows of a build."""
 
@@ -86,6 +104,10 @@ class BuildRecord:
     """Host path of the workspace while it is kept."""
     warm_from: str = ""
     """The build in whose workspace it went on; empty when it had a fresh one."""
+    shared_run: str = ""
+    """Id of the run that was made once for this build and others like it; empty when it was built
+    for itself. The run is kept out of lists, and has the result that its builds took over."""
+    work: Work | None = None
     owner_pid: int | None = None
     """Process that drives the build; its lock tells whether it lives."""
     is_resumable: bool = False

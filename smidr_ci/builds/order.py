@@ -57,6 +57,8 @@ class Order:
     ref: str = ""
     """What is built, such as `refs/heads/main` or `refs/tags/v1`; empty when that is not known. The
     operator's settings say by it which builds are warm."""
+    runs_for: str = ""
+    """The build whose order this is, when it is run once for several; see `shared_runs`."""
 
     def to_json(self) -> dict[str, Any]:
         """What the record does not hold yet, for `BuildRecord.order`."""

@@ -104,7 +104,7 @@ def _workspace(
         workspace = store.lease(f"shell-{os.getuid()}", build_id, places.private_roots)
         fill = furnish
     else:
-        found = store.reopen(build.build_id)
+        found = store.reopen(build.shared_run or build.build_id)
         if found is None:
             raise UsageError(
                 f"the directory of build {build.build_id} is gone",

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Select, delete, func, insert, select, update
+from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from smidr_ci.builds.database import Database
@@ -88,6 +88,21 @@ class BuildStore:
                 raise InternalError(f"there is a build {record.build_id} already") from error
             connection.execute(insert(details).values({**heavy, "build_id": record.build_id}))
 
+    def add_run(self, run: BuildRecord, build_ids: Collection[str]) -> None:
+        """Store a run that is made once for these builds, which are queued; hidden from lists.
+
+        All in one transaction: each build then names the run. Claim it first, as for `add`.
+        `InternalError` when one of them is not queued any more.
+        """
+        light, heavy = values_of(_fields_of(run))
+        those = (builds.c.build_id.in_(build_ids), builds.c.state == str(BuildState.QUEUED))
+        with self._database.writing() as connection:
+            connection.execute(insert(builds).values({**light, "deleted": self._clock.now()}))
+            connection.execute(insert(details).values({**heavy, "build_id": run.build_id}))
+            joining = update(builds).where(*those).values(shared_run=run.build_id)
+            if connection.execute(joining).rowcount != len(build_ids):
+                raise InternalError(f"a build for which {run.build_id} was to run is not queued")
+
     def save(self, record: BuildRecord) -> BuildRecord:
         """Store all fields of a build that was added; see `update`."""
         if record.is_summary:
@@ -98,8 +113,9 @@ class BuildStore:
     def update(self, build_id: str, **changes: object) -> BuildRecord:
         """Change fields of one build in one transaction and return the result.
 
-        A final state never changes and stages only go forward (but back to preparing,
-        when a build begins anew): else `InternalError`. `UsageError` when there is no such build.
+        A final state never changes and stages only go forward (but back to preparing, when a
+        build begins anew, or to queued, when a run that it shared came to nothing): else
+        `InternalError`. `UsageError` when there is no such build.
         """
         light, heavy = values_of(changes)
         with self._database.writing() as connection:
@@ -151,9 +167,14 @@ class BuildStore:
             return BuildState(state)
 
     def totals(self) -> Mapping[tuple[BuildState, FailureKind | None], int]:
-        """How many builds there are by state and failure kind, the hidden ones too."""
+        """How many builds there are by state and failure kind, the hidden ones too.
+
+        What was run once for several counts as those.
+        """
         columns = (builds.c.state, builds.c.failure_kind)
-        query = select(*columns, func.count()).group_by(*columns)
+        runs = select(builds.c.shared_run).where(builds.c.shared_run != "")
+        counted = select(*columns, func.count()).where(builds.c.build_id.not_in(runs))
+        query = counted.group_by(*columns)
         with self._database.reading() as connection:
             return {
                 (BuildState(state), FailureKind(kind) if kind else None): count
@@ -269,13 +290,23 @@ def _states_before(state: BuildState) -> list[str]:
     if state.is_final:
         return [str(earlier) for earlier in (*_ORDER, state)]
     reachable = list(_ORDER[: _ORDER.index(state) + 1])
-    if state == BuildState.PREPARING:
-        reachable += [BuildState.BUILDING, BuildState.EXTRACTING]
+    if state in {BuildState.QUEUED, BuildState.PREPARING}:
+        reachable = list(_ORDER)
     return [str(earlier) for earlier in reachable]
 
 
 def _hidden(before: datetime | None) -> Select[Any]:
-    query = select(builds.c.build_id).where(builds.c.deleted.is_not(None)).order_by(builds.c.seq)
+    alive = [str(state) for state in BuildState if not state.is_final]
+    waiting = builds.alias()
+    # What a run left is for its builds to take, also when nobody drives them at the moment.
+    is_wanted = exists().where(
+        waiting.c.shared_run == builds.c.build_id, waiting.c.state.in_(alive)
+    )
+    query = (
+        select(builds.c.build_id)
+        .where(builds.c.deleted.is_not(None), ~is_wanted)
+        .order_by(builds.c.seq)
+    )
     return query if before is None else query.where(builds.c.deleted < before)
 
 

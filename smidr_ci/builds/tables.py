@@ -31,6 +31,7 @@ from smidr_ci.builds.model import (
     BuildState,
     SstateSummary,
     StageRecord,
+    Work,
 )
 from smidr_ci.errors import FailureKind
 from smidr_ci.trust import Trust
@@ -99,6 +100,8 @@ builds = Table(
     Column("cancel_reason", Text, nullable=False, server_default=""),
     Column("trust", String(16), nullable=False, server_default="trusted"),
     Column("warm_from", String(64), nullable=False, server_default=""),
+    Column("shared_run", String(64), nullable=False, server_default=""),
+    Column("work", JSON(none_as_null=True)),
     Index("builds_by_state", "state", "seq"),
     Index("builds_by_customer", "customer", "seq"),
     Index("builds_by_project", "project", "seq"),
@@ -198,6 +201,7 @@ _PLAIN: Final[Mapping[str, Callable[[Any], object]]] = {
     "stages": _stages_plain,
     "artifacts": _artifacts_plain,
     "sstate": lambda figures: figures and asdict(figures),
+    "work": lambda figures: figures and asdict(figures),
     "findings": lambda findings: [dict(finding) for finding in findings],
     "rebuilt": lambda reasons: [dict(reason) for reason in reasons],
     "layer_commits": dict,
@@ -220,6 +224,7 @@ def record_from(row: Mapping[str, Any]) -> BuildRecord:
         "failure_kind": FailureKind(row["failure_kind"]) if row["failure_kind"] else None,
         "stages": tuple(_stage(*stage) for stage in row["stages"]),
         "sstate": SstateSummary(**row["sstate"]) if row["sstate"] else None,
+        "work": Work(**row["work"]) if row["work"] else None,
     }
     if "artifacts" in row:
         values["artifacts"] = tuple(ArtifactRecord(*item) for item in row["artifacts"])

@@ -20,12 +20,13 @@ from smidr_ci.builds.model import BuildRecord
 from smidr_ci.caches.walk import MAX_DEPTH, chunks_of, open_folder, opened
 from smidr_ci.files import open_untrusted, write_atomic
 
-__all__ = ["note_uses", "used_hashes"]
+__all__ = ["USES_FILE", "note_uses", "used_hashes"]
 
 _STAMP: Final = re.compile(
     r"\.do_[a-z0-9_]{1,128}\.([0-9a-f]{32,128})(?:\.[\w.-]{1,128})?$", re.ASCII
 )
-_FILE: Final = "sstate-used.gz"
+USES_FILE: Final = "sstate-used.gz"
+"""Beside the control directory of each build."""
 _MOST: Final = 500_000
 _LIMIT_BYTES: Final = 64 << 20
 
@@ -40,14 +41,14 @@ def note_uses(host: Host, build_id: str, tmp: Path) -> int:
     if hashes and folder.is_dir():
         text = "".join(f"{item}\n" for item in sorted(hashes))
         with contextlib.suppress(OSError):
-            write_atomic(folder / _FILE, gzip.compress(text.encode(), 1))
+            write_atomic(folder / USES_FILE, gzip.compress(text.encode(), 1))
     return len(hashes)
 
 
 def used_hashes(host: Host, record: BuildRecord) -> frozenset[str] | None:
     """What the build used: as noted, or from its workspace if that was kept; else None."""
     try:
-        with open_untrusted(host.home.builds / record.build_id / _FILE) as file:
+        with open_untrusted(host.home.builds / record.build_id / USES_FILE) as file:
             packed = file.read(_LIMIT_BYTES)
         return frozenset(zlib.decompress(packed, wbits=31).decode("ascii").split())
     except (OSError, ValueError, zlib.error):

@@ -43,6 +43,8 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
         yield "Stages", ", ".join(_stage(stage) for stage in record.stages)
     if record.warm_from:
         yield "Workspace", f"warm, after build {record.warm_from}"
+    if record.shared_run:
+        yield "Shared", f"built once for several that waited together, as {record.shared_run}"
     tasks = record.tasks
     if tasks.get("recipes"):
         yield "Recipes", _recipes(tasks)

@@ -15,6 +15,7 @@ from pydantic import AfterValidator, Field, Strict, model_validator
 from smidr_ci.config.api import Api
 from smidr_ci.config.base import KeyPath, MisfitError, Model
 from smidr_ci.config.caches import CacheLimits
+from smidr_ci.config.builds import BuildSettings
 from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.github import GitHubSettings
 from smidr_ci.config.gitlab import GitLabSettings
@@ -179,6 +180,8 @@ class AgentConfig(Model):
     workspaces: WorkspaceSettings = WorkspaceSettings()
     """Whether builds start fresh or warm."""
     trust: TrustSettings = TrustSettings()
+    builds: BuildSettings = BuildSettings()
+    """How builds that wait at the same time go together."""
     """What untrusted builds may do."""
     gitlab: GitLabSettings = GitLabSettings()
     """Jobs that come from GitLab."""

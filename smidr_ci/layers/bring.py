@@ -15,7 +15,7 @@ from smidr_ci.layers.discover import discover
 from smidr_ci.layers.failures import GitError, GitFailure, OneLayerError
 from smidr_ci.layers.gitcmd import Git
 from smidr_ci.layers.gittree import read_commit, write_commit
-from smidr_ci.layers.local import LocalSource, snapshot
+from smidr_ci.layers.local import LocalSource, content_of, snapshot
 from smidr_ci.layers.mirror import Mirror
 from smidr_ci.layers.remote import Remote
 from smidr_ci.layers.resolve import Asked, Resolved, disk_or_other, problem_from
@@ -68,6 +68,11 @@ class Bringer:
             raise OneLayerError(source.name, error.message, error.hint) from error
         except OSError as error:
             raise disk_or_other(error, source.name) from error
+
+    def content_of(self, name: str, root: Path) -> str:
+        """A hash of what a local directory holds now; raises `LayerError` or `OSError`."""
+        source = LocalSource(name, root, self.apart)
+        return content_of(source, self.trees, self.git, self.cancel)
 
     def _mirror(self, url: RepositoryUrl) -> Mirror:
         lock = self.trees.locks / f"mirror-{url.directory_name}.lock"

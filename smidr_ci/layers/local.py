@@ -25,7 +25,7 @@ from smidr_ci.layers.safefiles import open_below, read_link_below
 from smidr_ci.layers.tree import StoredTree, TreeStore
 from smidr_ci.layers.writing import TreeWriter, new_blob_hash, time_of_content
 
-__all__ = ["LocalSource", "snapshot"]
+__all__ = ["LocalSource", "content_of", "snapshot"]
 
 _CHUNK: Final = 1 << 18
 _TRIES: Final = 3
@@ -77,8 +77,21 @@ def snapshot(
                 return describe(tree)
 
             return store.make(repository, content[:40], fill, cancel)
-    raise LayerError(
-        f"{source.root} keeps changing while it is copied",
+    raise _restless(source)
+
+
+def content_of(source: LocalSource, store: TreeStore, git: Git, cancel: CancelToken) -> str:
+    """A hash of the directory's present content; raises `LayerError`, `CancelledError`."""
+    for _ in range(_TRIES):
+        with suppress(_ChangedError):
+            files = list_files(source.root, git, cancel, source.without)
+            return _content_id(files, _hash_all(source, files, store, cancel))
+    raise _restless(source)
+
+
+def _restless(source: LocalSource) -> LayerError:
+    return LayerError(
+        f"{source.root} keeps changing while it is read",
         hint="Stop the program that writes there, or leave its output out by .gitignore.",
     )
 

@@ -116,6 +116,27 @@ class LayerStore:
         )
         return assemble(trees, series=series, provider=provider, report=run.report)
 
+    def contents(
+        self,
+        entries: Sequence[LayerEntry],
+        *,
+        base_dir: Path,
+        confine_to: Path | None = None,
+        cancel: CancelToken,
+    ) -> dict[str, str]:
+        """A hash of what each `path` entry holds now, by name; nothing is copied.
+
+        Raises `LayerError`, `CancelledError`, and `OSError` for what can't be read.
+        """
+        local = _collect(
+            lambda entry: local_path(entry, base_dir, confine_to),
+            [entry for entry in entries if entry.git is None],
+        )
+        if not local:
+            return {}
+        bringer = self._bringer(_Run(lambda _: None, cancel))
+        return {name: bringer.content_of(name, path) for name, path in local}
+
     @contextmanager
     def lease(self, layers: LayerSet) -> Iterator[None]:
         """Keep the trees from being removed while the context lasts, in any process.

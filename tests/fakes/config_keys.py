@@ -194,6 +194,7 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "workspaces.max_count": 0,
     "workspaces.max_size": 1,
     "workspaces.rm_work": True,
+    "builds.share": "all",
     "trust.untrusted_may_read_caches": False,
     "trust.private_cache_size": 1,
     "trust.untrusted_may_use_credentials": ["git.example.com", "other.example.com"],

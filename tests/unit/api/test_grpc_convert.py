@@ -16,7 +16,7 @@ from smidr_ci.api.client import StartRequest
 from smidr_ci.api.grpc import convert
 from smidr_ci.api.grpc.generated import smidr_pb2 as pb
 from smidr_ci.bitbake.progress import Progress, RunningTask, SstateSummary, TaskFailure
-from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState, StageRecord
+from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState, StageRecord, Work
 from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.views import plain
 from smidr_ci.diagnosis.model import Category, Consequence, ExcerptLine, Finding, Severity
@@ -83,6 +83,7 @@ RECORDS = frozen(
     failure_kind=st.none() | st.sampled_from(FailureKind),
     stages=some(frozen(StageRecord)),
     sstate=SSTATE,
+    work=st.none() | frozen(Work),
     # As the store gives them back: lists and dictionaries only.
     findings=some(FINDINGS.map(asdict).map(plain)),
     artifacts=some(frozen(ArtifactRecord)),

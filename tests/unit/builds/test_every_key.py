@@ -34,10 +34,12 @@ from smidr_ci.api.tokens import TokenStore
 from smidr_ci.builds.admission import HostAdmission, admission_of
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.gc import GcOptions, run_gc, wanted_bytes
+from smidr_ci.builds.likeness import likeness_of
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import Order
 from smidr_ci.builds.places import places_for
 from smidr_ci.builds.remains import Remains
+from smidr_ci.builds.request import BuildRequest
 from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.slots import Waiting, policy_of
 from smidr_ci.builds.store import BuildStore
@@ -567,6 +569,12 @@ def freed(_: World, agent: AgentConfig) -> int:
     return wanted_bytes(FreeSpace(10 << 30, 100 << 30, 1, 1), agent.cache)
 
 
+def likeness(world: World, agent: AgentConfig) -> str:
+    config = ProjectConfig.model_validate({"name": "project"})
+    request = BuildRequest(project=world.bench.loaded(config))
+    return likeness_of(world.bench.host(agent), request, ("image",))
+
+
 def warm_refs(world: World, agent: AgentConfig) -> object:
     """Of which refs a second build goes on where the first ended."""
     config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
@@ -821,6 +829,7 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "cache.share.repositories": conf_beside_a_hash_server,
     "cache.share.read_url": read_by_builds,
     "cache.yocto_mirror": conf_beside_a_hash_server,
+    "builds.share": likeness,
     "workspaces.mode": warm_refs,
     "workspaces.warm_refs": warm_refs,
     "workspaces.fresh_refs": warm_refs,

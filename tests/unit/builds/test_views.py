@@ -12,7 +12,7 @@ import pytest
 
 from smidr_ci.agent.status import AgentStatus, OutboxStatus
 from smidr_ci.bitbake.progress import Progress, RunningTask, SstateSummary, TaskFailure
-from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState, StageRecord
+from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState, StageRecord, Work
 from smidr_ci.builds.service import BuildView, Note
 from smidr_ci.builds.views import (
     from_plain,
@@ -51,6 +51,8 @@ FULL = BuildRecord(
     artifacts=(ArtifactRecord("images/a", 3, "b" * 64),),
     rebuilt=({"task": "a:do_b"},),
     warm_from="acme-00000000",
+    shared_run="acme-00000001",
+    work=Work(1.5, 60.0, 3, 2, 4096),
     workspace="/w/1",
     owner_pid=42,
     is_resumable=True,

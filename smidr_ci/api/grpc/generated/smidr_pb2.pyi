@@ -239,8 +239,22 @@ class RebuildReason(_message.Message):
     recipe_count: int
     def __init__(self, recipe: _Optional[str] = ..., task: _Optional[str] = ..., kind: _Optional[str] = ..., name: _Optional[str] = ..., how: _Optional[str] = ..., old: _Optional[str] = ..., new: _Optional[str] = ..., text: _Optional[str] = ..., others: _Optional[int] = ..., recipes: _Optional[_Iterable[str]] = ..., recipe_count: _Optional[int] = ...) -> None: ...
 
+class Work(_message.Message):
+    __slots__ = ("executed_s", "spared_s", "restored", "timed", "restored_bytes")
+    EXECUTED_S_FIELD_NUMBER: _ClassVar[int]
+    SPARED_S_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_FIELD_NUMBER: _ClassVar[int]
+    TIMED_FIELD_NUMBER: _ClassVar[int]
+    RESTORED_BYTES_FIELD_NUMBER: _ClassVar[int]
+    executed_s: float
+    spared_s: float
+    restored: int
+    timed: int
+    restored_bytes: int
+    def __init__(self, executed_s: _Optional[float] = ..., spared_s: _Optional[float] = ..., restored: _Optional[int] = ..., timed: _Optional[int] = ..., restored_bytes: _Optional[int] = ...) -> None: ...
+
 class Build(_message.Message):
-    __slots__ = ("build_id", "customer", "project", "targets", "state", "created", "started", "ended", "config_text", "config_path", "description", "requested_by", "exit_code", "failure_kind", "failure_message", "image", "layer_commits", "stages", "sstate", "tasks", "findings", "artifacts", "rebuilt", "workspace", "owner_pid", "is_resumable", "cancel_reason", "is_summary", "trust", "warm_from")
+    __slots__ = ("build_id", "customer", "project", "targets", "state", "created", "started", "ended", "config_text", "config_path", "description", "requested_by", "exit_code", "failure_kind", "failure_message", "image", "layer_commits", "stages", "sstate", "tasks", "findings", "artifacts", "rebuilt", "workspace", "owner_pid", "is_resumable", "cancel_reason", "is_summary", "trust", "warm_from", "shared_run", "work")
     class LayerCommitsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -285,6 +299,8 @@ class Build(_message.Message):
     IS_SUMMARY_FIELD_NUMBER: _ClassVar[int]
     TRUST_FIELD_NUMBER: _ClassVar[int]
     WARM_FROM_FIELD_NUMBER: _ClassVar[int]
+    SHARED_RUN_FIELD_NUMBER: _ClassVar[int]
+    WORK_FIELD_NUMBER: _ClassVar[int]
     build_id: str
     customer: str
     project: str
@@ -315,7 +331,9 @@ class Build(_message.Message):
     is_summary: bool
     trust: Trust
     warm_from: str
-    def __init__(self, build_id: _Optional[str] = ..., customer: _Optional[str] = ..., project: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[BuildState, str]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., config_text: _Optional[str] = ..., config_path: _Optional[str] = ..., description: _Optional[str] = ..., requested_by: _Optional[str] = ..., exit_code: _Optional[int] = ..., failure_kind: _Optional[_Union[FailureKind, str]] = ..., failure_message: _Optional[str] = ..., image: _Optional[str] = ..., layer_commits: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., sstate: _Optional[_Union[SstateSummary, _Mapping]] = ..., tasks: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., rebuilt: _Optional[_Iterable[_Union[RebuildReason, _Mapping]]] = ..., workspace: _Optional[str] = ..., owner_pid: _Optional[int] = ..., is_resumable: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., is_summary: _Optional[bool] = ..., trust: _Optional[_Union[Trust, str]] = ..., warm_from: _Optional[str] = ...) -> None: ...
+    shared_run: str
+    work: Work
+    def __init__(self, build_id: _Optional[str] = ..., customer: _Optional[str] = ..., project: _Optional[str] = ..., targets: _Optional[_Iterable[str]] = ..., state: _Optional[_Union[BuildState, str]] = ..., created: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., config_text: _Optional[str] = ..., config_path: _Optional[str] = ..., description: _Optional[str] = ..., requested_by: _Optional[str] = ..., exit_code: _Optional[int] = ..., failure_kind: _Optional[_Union[FailureKind, str]] = ..., failure_message: _Optional[str] = ..., image: _Optional[str] = ..., layer_commits: _Optional[_Mapping[str, str]] = ..., stages: _Optional[_Iterable[_Union[Stage, _Mapping]]] = ..., sstate: _Optional[_Union[SstateSummary, _Mapping]] = ..., tasks: _Optional[_Mapping[str, int]] = ..., findings: _Optional[_Iterable[_Union[Finding, _Mapping]]] = ..., artifacts: _Optional[_Iterable[_Union[Artifact, _Mapping]]] = ..., rebuilt: _Optional[_Iterable[_Union[RebuildReason, _Mapping]]] = ..., workspace: _Optional[str] = ..., owner_pid: _Optional[int] = ..., is_resumable: _Optional[bool] = ..., cancel_reason: _Optional[str] = ..., is_summary: _Optional[bool] = ..., trust: _Optional[_Union[Trust, str]] = ..., warm_from: _Optional[str] = ..., shared_run: _Optional[str] = ..., work: _Optional[_Union[Work, _Mapping]] = ...) -> None: ...
 
 class RunningTask(_message.Message):
     __slots__ = ("pid", "pn", "task", "started", "mc")

@@ -16,6 +16,8 @@ def upgrade() -> None:
         sa.Column("cancel_reason", sa.Text, nullable=False, server_default=""),
         sa.Column("trust", sa.String(16), nullable=False, server_default="trusted"),
         sa.Column("warm_from", sa.String(64), nullable=False, server_default=""),
+        sa.Column("shared_run", sa.String(64), nullable=False, server_default=""),
+        sa.Column("work", sa.JSON),
     ):
         op.add_column("builds", column)
     order = sa.Column("order", sa.JSON, nullable=False, server_default="{}")
@@ -62,6 +64,8 @@ def downgrade() -> None:
     op.drop_table("tokens")
     op.drop_table("outbox")
     op.drop_column("build_details", "order")
+    op.drop_column("builds", "work")
+    op.drop_column("builds", "shared_run")
     op.drop_column("builds", "warm_from")
     op.drop_column("builds", "trust")
     op.drop_column("builds", "cancel_reason")
