@@ -17,7 +17,7 @@ from pathlib import Path
 
 __all__ = ["Remote", "archive", "jit_config", "write_archive"]
 
-_WRAPPER = """#!/bin/sh
+_WRAPPER = """#!{interpreter}
 exec '{python}' -I "$0.py" "$@"
 """
 
@@ -56,10 +56,10 @@ if settings.get("at_once") is not None:
     sys.exit(settings["at_once"])
 print("\n√ Connected to GitHub\n", flush=True)
 print("Current runner version: '%s'" % "VERSION", flush=True)
-commands = open(os.open(settings["control"], os.O_RDWR))
+commands = open(os.open(settings["control"], os.O_RDWR), "rb", buffering=0)
 say("Listening for Jobs")
 for line in commands:
-    word, _, rest = line.rstrip("\n").partition(" ")
+    word, _, rest = line.decode().rstrip("\n").partition(" ")
     if word == "job":
         name = rest
         say("Running job: " + name)
@@ -81,20 +81,24 @@ for line in commands:
 """
 
 
-def write_archive(path: Path, version: str = "2.336.0") -> str:
+def write_archive(path: Path, version: str = "2.336.0", *, interpreter: str = "/bin/sh") -> str:
     """A good archive at the path; its SHA-256."""
-    raw = archive(version)
+    raw = archive(version, interpreter=interpreter)
     path.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
 
 
 def archive(
-    version: str = "2.336.0", extra: tuple[tuple[tarfile.TarInfo, bytes], ...] = ()
+    version: str = "2.336.0",
+    extra: tuple[tuple[tarfile.TarInfo, bytes], ...] = (),
+    *,
+    interpreter: str = "/bin/sh",
 ) -> bytes:
     """The archive's bytes, with more entries at its end."""
+    wrapper = _WRAPPER.format(python=sys.executable, interpreter=interpreter)
     entries = [
         (_directory("./bin/"), b""),
-        (_program("./bin/Runner.Listener"), _WRAPPER.format(python=sys.executable).encode()),
+        (_program("./bin/Runner.Listener"), wrapper.encode()),
         (_file("./bin/Runner.Listener.py"), _PROGRAM.replace("VERSION", version).encode()),
         (_file("./externals/node24/lib/tool.js"), b"// a tool\n"),
         (_link("./externals/node24/bin/tool", "../lib/tool.js"), b""),

@@ -74,6 +74,11 @@ class Installs:
         found = self._current
         return None if found is None or found.sha256 in self._refused else found
 
+    def doubt(self) -> None:
+        """Use it no more until `refresh` has looked at it again: something is wrong with it."""
+        self._current = None
+        self.problem = "the official runner could not be started, and is looked at again"
+
     def refuse(self, sha256: str, version: str) -> None:
         """GitHub takes no runner of this version any more; another one is needed."""
         self._refused.add(sha256)

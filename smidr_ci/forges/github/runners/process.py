@@ -194,13 +194,14 @@ class _ProcessLife:
 
     def interrupt(self) -> None:
         """See `bodies.Life`."""
+        self._signal(signal.SIGCONT)  # a job may have stopped its keeper, when they are one user
         self._signal(signal.SIGTERM)
 
     def kill(self) -> None:
         """See `bodies.Life`."""
-        self._signal(signal.SIGTERM)
-        self._signal(signal.SIGTERM)
-        if not self.wait(_KILL_S):  # a job may have stopped its keeper, when they are one user
+        self.interrupt()
+        self.interrupt()
+        if not self.wait(_KILL_S):
             self._signal(signal.SIGKILL)
             end_strays(self._folder.path, self._clock)
             self.wait(_KILL_S)

@@ -117,6 +117,8 @@ class Supervisor:
             body.clean(watch.folder)
             self._try_to_remove(watch.folder)
             self._let_go(watch)
+            self._installs.doubt()
+            self._renew.set()
             raise
         watch.begin(life)
         self._changed()
