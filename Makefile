@@ -39,6 +39,7 @@ docs: prepare
 bench: prepare
 	$(PYTHON) -m benchmarks.overhead
 	$(PYTHON) -m benchmarks.workspaces
+	$(PYTHON) -m benchmarks.uploads
 
 record-failures: prepare
 	$(PYTHON) tools/record_failures.py $(FAILURES)
