@@ -69,6 +69,7 @@ class Figures(Collector):
         ):
             yield GaugeMetricFamily(name, text, value=float(value))
         yield from _deliveries(status)
+        yield from _runners(status)
 
     def _history(self) -> Iterator[Metric]:
         builds = GaugeMetricFamily(
@@ -104,6 +105,25 @@ class Figures(Collector):
                 size.add_metric((name,), found.f_blocks * found.f_frsize)
         yield free
         yield size
+
+
+def _runners(status: AgentStatus) -> Iterator[Metric]:
+    """Official runners that the agent starts; a series per registration, of which there are few."""
+    counts = GaugeMetricFamily(
+        "smidr_runners",
+        "Official runners that the agent starts, by what they do; wanted, and free, are how many.",
+        labels=("registration", "state"),
+    )
+    versions = InfoMetricFamily(
+        "smidr_official_runner", "The official runner that is started.", labels=("registration",)
+    )
+    for item in status.registrations[:_MAX_RECEIVERS]:
+        for state, count in item.runners.items():
+            counts.add_metric((item.name, state), count)
+        if item.runner_version:
+            versions.add_metric((item.name,), {"version": item.runner_version})
+    yield counts
+    yield versions
 
 
 def _deliveries(status: AgentStatus) -> Iterator[Metric]:

@@ -25,3 +25,5 @@ class RegistrationStatus:
     runners: Mapping[str, int] = field(default_factory=dict)
     """Official runners that the agent starts by itself: how many are `starting`, `idle`, `busy`,
     `wanted`, and how many more are `free`; empty where it starts none."""
+    runner_version: str = ""
+    """Of the official runner that it starts; empty where there is none."""

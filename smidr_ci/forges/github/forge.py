@@ -229,6 +229,7 @@ class GitHubForge:
             detail="; ".join(filter(None, (told.detail if told is not None else "", problem))),
             jobs=tuple(str(item) for item in self.running()),
             runners=told.figures if told is not None else {},
+            runner_version=told.version if told is not None else "",
         )
 
     def _make_on_demand(self, make_runners: LocalRunnersMaker | None) -> OnDemand | None:

@@ -687,20 +687,31 @@ class AgentStatus(_message.Message):
     def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_draining: _Optional[bool] = ..., running: _Optional[_Iterable[str]] = ..., queued: _Optional[_Iterable[_Union[QueuedBuild, _Mapping]]] = ..., max_running: _Optional[int] = ..., listening: _Optional[_Iterable[str]] = ..., outbox: _Optional[_Iterable[_Union[OutboxStatus, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., settings: _Optional[_Mapping[str, str]] = ..., registrations: _Optional[_Iterable[_Union[RegistrationStatus, _Mapping]]] = ...) -> None: ...
 
 class RegistrationStatus(_message.Message):
-    __slots__ = ("name", "forge", "url", "state", "detail", "jobs")
+    __slots__ = ("name", "forge", "url", "state", "detail", "jobs", "runners", "runner_version")
+    class RunnersEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: int
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[int] = ...) -> None: ...
     NAME_FIELD_NUMBER: _ClassVar[int]
     FORGE_FIELD_NUMBER: _ClassVar[int]
     URL_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     JOBS_FIELD_NUMBER: _ClassVar[int]
+    RUNNERS_FIELD_NUMBER: _ClassVar[int]
+    RUNNER_VERSION_FIELD_NUMBER: _ClassVar[int]
     name: str
     forge: str
     url: str
     state: str
     detail: str
     jobs: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, name: _Optional[str] = ..., forge: _Optional[str] = ..., url: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ...) -> None: ...
+    runners: _containers.ScalarMap[str, int]
+    runner_version: str
+    def __init__(self, name: _Optional[str] = ..., forge: _Optional[str] = ..., url: _Optional[str] = ..., state: _Optional[str] = ..., detail: _Optional[str] = ..., jobs: _Optional[_Iterable[str]] = ..., runners: _Optional[_Mapping[str, int]] = ..., runner_version: _Optional[str] = ...) -> None: ...
 
 class QueuedBuild(_message.Message):
     __slots__ = ("build_id", "waiting_for")

@@ -59,6 +59,8 @@ class Told(NamedTuple):
     detail: str
     figures: Mapping[str, int]
     """Runners that are `starting`, `idle`, `busy`, `wanted`, and how many more are `free`."""
+    version: str
+    """Of the official runner; empty when there is none yet."""
 
 
 class Cuttable(Protocol):
@@ -241,7 +243,7 @@ class OnDemand:
         said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
         version = f"runner {self._runners.version}" if self._runners.version else "no runner yet"
         detail = "; ".join(filter(None, (self.problem, said, version)))
-        return Told("waiting" if self.problem else "asking", detail, counts)
+        return Told("waiting" if self.problem else "asking", detail, counts, self._runners.version)
 
     def look(self) -> float:
         """Do all that is to be done now; seconds until the next look."""
