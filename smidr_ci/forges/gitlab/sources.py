@@ -79,10 +79,17 @@ def owner_of(job: OpenJob) -> str:
 
 
 def with_exports(job: OpenJob) -> Job:
-    """The job with what its lines wrote to GITLAB_ENV among its variables."""
+    """The job with what its lines wrote to GITLAB_ENV among its variables.
+
+    All but GitLab's own names, by which the job is known and trusted.
+    """
     given, scripts = job.context.job, job.workshop.scripts
     exports = scripts.exports(job.folder.path) if scripts is not None else {}
-    added = (Variable(name, value, is_raw=True) for name, value in exports.items())
+    added = (
+        Variable(name, value, is_raw=True)
+        for name, value in exports.items()
+        if not name.startswith("CI_")
+    )
     return replace(given, variables=(*given.variables, *added))
 
 

@@ -154,9 +154,11 @@ def test_80_what_the_script_exports_is_visible_in_after_script(site: Site) -> No
 
 
 def test_80_what_a_line_exports_is_seen_by_the_uploads(site: Site) -> None:
-    steps = [{"name": "script", "script": ['echo VERSION=1.2 >> "$GITLAB_ENV"', "smidr build"]}]
+    lines = ['echo VERSION=1.2 >> "$GITLAB_ENV"', 'echo CI_JOB_URL=x >> "$GITLAB_ENV"']
+    steps = [{"name": "script", "script": [*lines, "smidr build"]}]
     site.run_job(payload(steps=steps))
     (job,) = site.uploaded_jobs
     found = {item.key: item.value for item in job.variables}
     assert found["VERSION"] == "1.2"
+    assert "CI_JOB_URL" not in found
     assert BuildState.COMPLETED in {item.state for item in site.builds.records.values()}
