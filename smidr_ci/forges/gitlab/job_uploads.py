@@ -19,6 +19,7 @@ from smidr_ci.forges.gitlab.jobpage import page_of
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
 from smidr_ci.forges.gitlab.reports import ARTIFACTS, CONSOLE, REPORTS, write_reports
+from smidr_ci.forges.gitlab.provenance import Provenance, is_wanted
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.forges.gitlab.uploads import Uploader
 from smidr_ci.forges.gitlab.variables import expand, expand_text
@@ -116,7 +117,9 @@ class JobUploads:
         cancel: CancelToken,
         log: JobLog,
     ) -> Uploader:
-        variables = {**expand(job.variables), "CI_PROJECT_DIR": str(CONTAINER_DIRECTORY)}
+        given = expand(job.variables)
+        variables = {**given, "CI_PROJECT_DIR": str(CONTAINER_DIRECTORY)}
+        provenance = Provenance(job, variables, scratch, self.clock, cancel)
         return Uploader(
             client=self.client,
             job=job,
@@ -133,4 +136,5 @@ class JobUploads:
             clock=self.clock,
             patience_s=self.patience_s,
             pause=self.pause,
+            provenance=provenance if is_wanted(given) else None,
         )

@@ -18,6 +18,7 @@ from smidr_ci.forges.gitlab.archive import LEVELS, gzip_pieces, raw_pieces, zip_
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.ports import JobLog
+from smidr_ci.forges.gitlab.provenance import Provenance
 from smidr_ci.forges.gitlab.replay import Piece, Replay
 from smidr_ci.forges.gitlab.selection import Selection, Tree, select
 from smidr_ci.forges.gitlab.sending import Answer, Delivery
@@ -60,6 +61,8 @@ class Uploader:
     """How long to go on trying while the server or the network is in trouble."""
     pause: Pause | None = None
     """Waits between attempts; the default ends with the cancel."""
+    provenance: Provenance | None = None
+    """Says in zip archives where they come from, when the job asks for it."""
 
     def upload(self, *, succeeded: bool) -> None:
         """Upload each entry whose `when` fits; all are tried, then the first failure is raised.
@@ -85,6 +88,8 @@ class Uploader:
             self.say.warning("No files to upload")
             return
         name = _file_name(self.expand(entry.name) if entry.name else "artifacts", entry.format)
+        if self.provenance is not None and entry.format == "zip":
+            selection = self.provenance.added(selection, name)
         with Replay(self._pieces(entry, selection), self.scratch) as replay:
             delivery = Delivery(
                 client=self.client,
