@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -40,14 +42,19 @@ def wait_for(what: Callable[[], Any], why: str = "") -> Any:
 
 
 class RunnerBench:
-    """One home, and the supervisors of one registration that come one after the other."""
+    """One home, and the supervisors of one registration that come one after the other.
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    Jobs are this very user, also when that is root.
+    """
+
+    def __init__(self, folder: Path, python: str = sys.executable, **settings: Any) -> None:
         self.folder = folder
         self.home = Home(folder / "home")
-        self.home.root.mkdir()
+        self.home.root.mkdir(exist_ok=True)
         self.tarball = folder / "actions-runner-linux-x64-2.336.0.tar.gz"
-        sha256 = write_archive(self.tarball)
+        if not self.tarball.exists():  # another process has the same bench
+            write_archive(self.tarball, python=python)
+        sha256 = hashlib.sha256(self.tarball.read_bytes()).hexdigest()
         runners = {"slots": 3, "tarball": str(self.tarball), "sha256": sha256, **settings}
         self.agent = AgentConfig.model_validate(
             {
@@ -60,6 +67,7 @@ class RunnerBench:
                 "engine": {"url": f"unix://{folder}/no-engine.sock"},
             }
         )
+        self.runners_root = self.home.root / "runners"
         self.environ: dict[str, str] = {}
         self.offers: list[RunnerDownload] = []
         self.supervisors: list[Supervisor] = []
@@ -141,7 +149,7 @@ class RunnerBench:
 
     def place(self, name: str = "smidr-a", registration: str = "lab") -> RunnerFolder:
         """Where a runner's files are."""
-        return RunnerFolder(self.home.root / "runners" / registration / name)
+        return RunnerFolder(self.runners_root / registration / name)
 
     def leave(self) -> None:
         """The agent's end, in good order."""
@@ -154,7 +162,7 @@ class RunnerBench:
         last = self.supervisor()
         for name in last.running():
             last.stop(name)
-        wait_for(lambda: not list(self.home.root.glob("runners/lab/*/note.json")), "runners stay")
+        wait_for(lambda: not list(self.runners_root.glob("lab/*/note.json")), "runners stay")
         self.leave()
         for remote in self.remotes.values():
             remote.close()

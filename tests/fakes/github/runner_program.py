@@ -81,9 +81,15 @@ for line in commands:
 """
 
 
-def write_archive(path: Path, version: str = "2.336.0", *, interpreter: str = "/bin/sh") -> str:
-    """A good archive at the path; its SHA-256."""
-    raw = archive(version, interpreter=interpreter)
+def write_archive(
+    path: Path,
+    version: str = "2.336.0",
+    *,
+    interpreter: str = "/bin/sh",
+    python: str = sys.executable,
+) -> str:
+    """A good archive at the path; its SHA-256. `python` is who runs the program."""
+    raw = archive(version, interpreter=interpreter, python=python)
     path.write_bytes(raw)
     return hashlib.sha256(raw).hexdigest()
 
@@ -93,9 +99,10 @@ def archive(
     extra: tuple[tuple[tarfile.TarInfo, bytes], ...] = (),
     *,
     interpreter: str = "/bin/sh",
+    python: str = sys.executable,
 ) -> bytes:
     """The archive's bytes, with more entries at its end."""
-    wrapper = _WRAPPER.format(python=sys.executable, interpreter=interpreter)
+    wrapper = _WRAPPER.format(python=python, interpreter=interpreter)
     entries = [
         (_directory("./bin/"), b""),
         (_program("./bin/Runner.Listener"), wrapper.encode()),

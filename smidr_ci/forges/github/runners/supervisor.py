@@ -95,6 +95,8 @@ class Supervisor:
         """See `ports.Runners`."""
         if not is_runner_name(name):
             raise UsageError(f"{name[:80]!r} can't be a runner's name")
+        if name in self._watches:
+            raise _known(name)
         settings = self._host().agent.github.runners
         archive = self._installs.current
         if archive is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tempfile
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -13,13 +14,16 @@ import pytest
 
 from smidr_ci.errors import BusyError, ConfigError, ConflictError, HostError, UsageError
 from smidr_ci.forges.github.runners.ports import LocalRunner, RunnerState
-from smidr_ci.forges.github.runners.process import Patience
+from smidr_ci.forges.github.runners.process import Patience, Processes
 from smidr_ci.forges.github.runners.slots import Slots
 from smidr_ci.forges.github.runners.watch import Timing
+from tests.fakes.child import child, kill, line_from
 from tests.fakes.github.runner_bench import LONG_S, RunnerBench, wait_for
 from tests.fakes.github.runner_program import jit_config, write_archive
 
 EXITED = RunnerState.EXITED
+PYTHON = "/usr/bin/python3"
+"""For other users, who may not reach the one that runs the tests."""
 
 
 @pytest.fixture
@@ -365,6 +369,40 @@ def test_the_next_agent_adopts_what_runs(bench: RunnerBench) -> None:
     assert bench.state(second, "smidr-b", EXITED).exit_code == 5
 
 
+AGENT = """
+import sys, threading
+from pathlib import Path
+from smidr_ci.forges.github.runners.ports import RunnerState
+from tests.fakes.github.runner_bench import RunnerBench
+from tests.fakes.github.runner_program import jit_config
+
+bench = RunnerBench(Path(sys.argv[1]))
+runners = bench.ready()
+runners.start("smidr-a", jit_config(Path(sys.argv[2])), ["smidr"])
+bench.state(runners, "smidr-a", RunnerState.BUSY)
+print("busy", flush=True)
+threading.Event().wait()
+"""
+
+
+def test_a_runner_does_not_feel_the_death_of_its_agent(bench: RunnerBench) -> None:
+    remote = bench.remote("smidr-a")
+    remote.tell("job image")
+    with child(AGENT, bench.folder, remote.control) as agent:
+        assert line_from(agent) == "busy"
+        before = set(bench.processes()) - {agent.pid}
+        kill(agent)
+    after = bench.supervisor()
+    found = after.running()["smidr-a"]
+    assert (found.state, found.job, found.labels) == (RunnerState.BUSY, "image", ("smidr",))
+    assert set(bench.processes()) == before
+    with pytest.raises(ConflictError):
+        after.start("smidr-a", "", [])
+    remote.tell("done Succeeded", "exit 0")
+    assert bench.state(after, "smidr-a", EXITED).exit_code == 0
+    wait_for(lambda: not bench.processes())
+
+
 def test_what_ended_while_there_was_no_agent_is_told_by_the_next(bench: RunnerBench) -> None:
     first = bench.ready()
     remote = bench.start(first)
@@ -487,3 +525,56 @@ def test_the_time_in_a_state_is_told(bench: RunnerBench) -> None:
     remote.tell("job a")
     busy: LocalRunner = bench.state(runners, "smidr-a", RunnerState.BUSY)
     assert busy.changed_at >= idle.changed_at
+
+
+# Jobs of another user.
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """A directory that any user can enter, as pytest's are not."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can run jobs as another user")
+    if not os.access(PYTHON, os.X_OK):
+        pytest.skip(f"there is no {PYTHON} for other users to run")
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+        os.chmod(folder, 0o755)
+        yield Path(folder)
+
+
+def test_roots_agent_runs_jobs_as_the_user_that_is_set(public: Path) -> None:
+    bench = RunnerBench(public, PYTHON, user="4711:4712", directory=str(public / "runners"))
+    bench.runners_root = public / "runners"
+    runners = bench.ready(body=Processes(bench.host))
+    remote = bench.start(runners)
+    place = bench.place()
+    remote.do(
+        "import os, pathlib\n"
+        "seen = [os.getresuid(), os.getresgid(), os.getgroups()]\n"
+        f"for path in ({str(place.path / 'x')!r}, {str(place.exit)!r}, {str(place.log)!r}):\n"
+        "    try: open(path, 'w'); seen.append('written')\n"
+        "    except PermissionError: seen.append('refused')\n"
+        f"try: os.kill({json.loads(place.keeper.read_text())['pid']}, 9); seen.append('killed')\n"
+        "except PermissionError: seen.append('refused')\n"
+        "pathlib.Path.home().joinpath('seen').write_text(repr(seen))\n"
+    )
+    remote.tell("job a")
+    bench.state(runners, "smidr-a", RunnerState.BUSY)
+    seen = (place.home / "seen").read_text()
+    assert seen == repr([(4711,) * 3, (4712,) * 3, [4712], *["refused"] * 4])
+    assert (place.root / "bin").stat().st_uid == 4711
+    remote.tell("exit 0")
+    assert bench.state(runners, "smidr-a", EXITED).exit_code == 0
+    runners.stop("smidr-a")
+    assert not place.path.exists()
+    bench.close()
+
+
+def test_a_directory_that_the_user_can_not_reach_is_named(public: Path) -> None:
+    bench = RunnerBench(public, user="4711")
+    bench.home.root.chmod(0o700)
+    runners = bench.supervisor(body=Processes(bench.host))
+    room = wait_for(lambda: runners.capacity() if "uid 4711" in runners.capacity().reason else None)
+    assert f"can't enter {bench.home.root}" in room.reason
+    assert "github.runners.directory" in room.reason
+    bench.close()
