@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
@@ -13,7 +15,17 @@ from smidr_ci.errors import ConflictError, UsageError
 from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.home import Home
 
-__all__ = ["github_options", "register_github", "verify_github"]
+if TYPE_CHECKING:  # slow to import
+    from smidr_ci.forges.github.registering import Checked
+    from smidr_ci.forges.github.site import Site
+
+__all__ = [
+    "github_options",
+    "register_github",
+    "running_jobs",
+    "unregister_github",
+    "verify_github",
+]
 
 _File = click.Path(path_type=Path, exists=True, dir_okay=False, resolve_path=True)
 _ONLY_GITLAB: Final = (
@@ -40,6 +52,26 @@ _OPTIONS: Final = (
         metavar="URL",
         help="GitHub: where readers of its pages reach this agent, for links to big artifacts.",
     ),
+    click.option(
+        "--mode",
+        type=click.Choice(["scale-set", "jit", "attach"]),
+        help="GitHub: who brings runners. The agent, as many as a scale-set wants; or by jit "
+        "configs, as many as jobs wait with its labels; or attach: you. The default is what "
+        "--scale-set or --labels ask for, else attach.",
+    ),
+    click.option(
+        "--labels", help="GitHub: labels of the agent's runners, parted by commas. jit: smidr."
+    ),
+    click.option(
+        "--scale-set",
+        metavar="NAME",
+        help="GitHub: what jobs name in runs-on; one scale set per host. Default: smidr-<host>.",
+    ),
+    click.option(
+        "--runner-group",
+        metavar="NAME",
+        help="GitHub: an organisation's runner group for the agent's runners.",
+    ),
 )
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -52,26 +84,40 @@ def github_options(command: Command) -> Command:
     return command
 
 
-def register_github(home: Home, options: Mapping[str, Any]) -> tuple[Registration, tuple[str, ...]]:
-    """Register as the options say; the registration, and what will not work.
+def register_github(home: Home, options: Mapping[str, Any]) -> Checked:
+    """Register as the options say.
 
     Raises `UsageError`, `ConfigError`, and `ForgeError` when GitHub does not know App or token.
     """
     from smidr_ci.forges.github.registering import register  # noqa: PLC0415 - slow to import
 
-    checked = register(_wanted(home, options), home)
-    return checked.registration, checked.warnings
+    return register(_wanted(home, options), home)
 
 
-def verify_github(registration: Registration) -> None:
-    """Ask whether App or token still hold; raises `ForgeError`."""
+def verify_github(registration: Registration) -> str:
+    """Ask whether App or token still hold; what GitHub has for runners. Raises `ForgeError`."""
     from smidr_ci.forges.github.registering import verify  # noqa: PLC0415 - slow to import
 
-    verify(registration)
+    return verify(registration).runners
+
+
+def running_jobs(registration: Registration, home: Home) -> int:
+    """Jobs of the agent's own runners; raises `ForgeError`."""
+    from smidr_ci.forges.github.registering import busy_runners  # noqa: PLC0415 - see above
+
+    return busy_runners(registration, home)
+
+
+def unregister_github(registration: Registration, home: Home) -> None:
+    """Delete what GitHub has for it, and forget it; raises `ForgeError`."""
+    from smidr_ci.forges.github.registering import unregister  # noqa: PLC0415 - see above
+
+    unregister(registration, home)
 
 
 def _wanted(home: Home, options: Mapping[str, Any]) -> Registration:
     from smidr_ci.forges.github.options import GitHubOptions  # noqa: PLC0415 - see above
+    from smidr_ci.forges.github.runners.options import RunnerOptions  # noqa: PLC0415 - the same
     from smidr_ci.forges.github.site import Site  # noqa: PLC0415 - the same
 
     for name in _ONLY_GITLAB:
@@ -100,6 +146,7 @@ def _wanted(home: Home, options: Mapping[str, Any]) -> Registration:
         "webhook_secret_file": options["webhook_secret_file"]
         and str(options["webhook_secret_file"]),
         "public_url": options["public_url"],
+        **_of_runners(site, options),
     }
     made = Registration(
         name=name,
@@ -116,4 +163,39 @@ def _wanted(home: Home, options: Mapping[str, Any]) -> Registration:
         settings={key: value for key, value in settings.items() if value},
     )
     GitHubOptions.of(made)
+    RunnerOptions.of(made)
     return made
+
+
+def _of_runners(site: Site, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of the settings about runners; raises `UsageError` for what makes no sense."""
+    scale_set, labels, group = options["scale_set"], options["labels"], options["runner_group"]
+    mode = options["mode"] or ("scale-set" if scale_set else "jit" if labels else "attach")
+    if mode == "attach":
+        for name in ("scale_set", "labels", "runner_group"):
+            if options[name]:
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is for runners that the agent starts",
+                    hint="Give --mode scale-set or --mode jit.",
+                )
+        return {}
+    if mode == "jit" and scale_set:
+        raise UsageError("--scale-set and --mode jit", hint="Give one of them.")
+    if group and site.repository:
+        raise UsageError(
+            "a repository has no runner groups", hint="Register the organisation, or leave it out."
+        )
+    named = [label.strip() for label in (labels or "").split(",") if label.strip()]
+    if mode == "jit":
+        return {"mode": mode, "labels": named or ["smidr"], "runner_group": group}
+    return {
+        "mode": mode,
+        "labels": named,
+        "scale_set": scale_set or _scale_set_of_host(),
+        "runner_group": group,
+    }
+
+
+def _scale_set_of_host() -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", socket.gethostname().lower()).strip("-")
+    return f"smidr-{name or 'host'}"[:63].strip("-")

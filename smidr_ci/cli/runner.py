@@ -6,14 +6,20 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from smidr_ci.builds.views import plain
 from smidr_ci.cli.connection import Connection
 from smidr_ci.cli.daemon import start_options
-from smidr_ci.cli.github_registering import github_options, register_github, verify_github
+from smidr_ci.cli.github_registering import (
+    github_options,
+    register_github,
+    running_jobs,
+    unregister_github,
+    verify_github,
+)
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import local_time, print_columns, print_json
 from smidr_ci.cli.registering import VARIABLE, wanted_registration
@@ -21,6 +27,9 @@ from smidr_ci.errors import ConflictError, SmidrError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.registration import Registration, Registrations, short_token
 from smidr_ci.home import Home
+
+if TYPE_CHECKING:  # slow to import
+    from smidr_ci.forges.github.registering import Checked
 
 __all__ = ["runner"]
 
@@ -99,14 +108,14 @@ def register(**options: Any) -> None:  # noqa: ANN401 - click's, of many types
 
     Make the runner in GitLab (Settings, CI/CD, Runners), with its tags, and give its token here.
     Without --token and --token-file it is taken from SMIDR_RUNNER_TOKEN, or asked for. For GitHub
-    give an organisation or repository as --url, and an App with its key or a --token-file.
+    give an organisation or repository as --url, and an App with its key or a --token-file; the
+    agent starts official runners for waiting jobs with --scale-set, or with --labels.
     """
     from smidr_ci.forges.gitlab import registering  # noqa: PLC0415 - slow to import
 
     home = Home.from_environment()
     if options["forge"] == "github":
-        registration, warnings = register_github(home, options)
-        _tell_registered(registration, warnings, as_json=options["as_json"])
+        _tell_registered(register_github(home, options), as_json=options["as_json"])
         return
     wanted = wanted_registration(home, options)
     names = ("run_untagged", "locked", "access_level", "maximum_timeout", "maintenance_note")
@@ -119,12 +128,15 @@ def register(**options: Any) -> None:  # noqa: ANN401 - click's, of many types
     click.echo(_next_step())
 
 
-def _tell_registered(made: Registration, warnings: Sequence[str], *, as_json: bool) -> None:
+def _tell_registered(checked: Checked, *, as_json: bool) -> None:
+    made, told = checked.registration, checked.runners
     if as_json:
-        print_json({**_as_dict(made), "warnings": list(warnings)})
+        print_json({**_as_dict(made), "warnings": list(checked.warnings), "runners": told})
         return
     click.echo(f"Registered with {made.url} as {made.name}.")
-    for warning in warnings:
+    if told:
+        click.echo(f"Runners: {told}.")
+    for warning in checked.warnings:
         click.echo(f"Note: {warning}")
     click.echo(_next_step())
 
@@ -195,7 +207,7 @@ def status(as_json: bool) -> None:
 @click.argument("names", nargs=-1)
 @json_option
 def verify(names: tuple[str, ...], as_json: bool) -> int:
-    """Ask GitLab whether it still knows the registrations NAMES, or all.
+    """Ask the forges whether they still know the registrations NAMES, or all.
 
     Ends with exit code 5 when one is not known.
     """
@@ -204,21 +216,29 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
     home = Home.from_environment()
     registrations = Registrations(home)
     problems: dict[str, SmidrError] = {}
+    runners: dict[str, str] = {}
     chosen = [registrations.load(name) for name in names] or registrations.load_all()[0]
     for item in chosen:
         try:
             if item.forge == "github":
-                verify_github(item)
+                runners[item.name] = verify_github(item)
             else:
                 registering.verify(item, home)
         except SmidrError as error:
             problems[item.name] = error
         if not as_json:
-            said = f"{problems[item.name]}" if item.name in problems else "is known"
-            click.echo(f"{item.name}: {said}")
+            known = "; ".join(filter(None, ("is known", runners.get(item.name, ""))))
+            click.echo(f"{item.name}: {problems.get(item.name, known)}")
     if as_json:
-        told = {item.name: str(problems.get(item.name, "")) for item in chosen}
-        print_json({"registrations": [{"name": name, "problem": told[name]} for name in told]})
+        listed = [
+            {
+                "name": item.name,
+                "problem": str(problems.get(item.name, "")),
+                "runners": runners.get(item.name, ""),
+            }
+            for item in chosen
+        ]
+        print_json({"registrations": listed})
     return ForgeError.kind.exit_code if problems else 0
 
 
@@ -226,36 +246,44 @@ def verify(names: tuple[str, ...], as_json: bool) -> int:
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Also while jobs of it run; these go on to their end.")
 @click.option(
-    "--only-here", is_flag=True, help="Don't tell GitLab: it is gone, or knows it no more."
+    "--only-here", is_flag=True, help="Don't tell the forge: it is gone, or knows it no more."
 )
 @json_option
 def unregister(name: str, force: bool, only_here: bool, as_json: bool) -> None:
     """Take no more jobs of registration NAME, and forget it.
 
     Of a runner made in GitLab only this host is removed; one made with a registration token is
-    deleted.
+    deleted. A scale set at GitHub is deleted, with its runners that have no job.
     """
     from smidr_ci.forges.gitlab import registering  # noqa: PLC0415 - slow to import
-    from smidr_ci.forges.gitlab.jobstore import JobFolder  # noqa: PLC0415 - the same
 
     home = Home.from_environment()
     item = Registrations(home).load(name)
     is_gitlab = item.forge == "gitlab"
-    jobs = sum(1 for _ in JobFolder.find_all(home.root / "jobs", name)) if is_gitlab else 0
+    with _saying_how_to_forget(name):
+        jobs = _running(item, home, only_here=only_here)
     if jobs and not force:
         raise ConflictError(
             f"{jobs} {'job' if jobs == 1 else 'jobs'} of {name} are not over",
             hint=f"Take no more with `smidr runner pause {name}`, and wait; or give --force.",
         )
-    if only_here or item.forge == "github":  # which keeps nothing of it
+    if only_here:
         Registrations(home).remove(name)
     else:
         with _saying_how_to_forget(name):
-            registering.unregister(item, home)
+            (registering.unregister if is_gitlab else unregister_github)(item, home)
     if as_json:
         print_json({"name": name, "state": "unregistered"})
     else:
         click.echo(f"Unregistered {name}.")
+
+
+def _running(item: Registration, home: Home, *, only_here: bool) -> int:
+    if item.forge == "gitlab":
+        from smidr_ci.forges.gitlab.jobstore import JobFolder  # noqa: PLC0415 - slow to import
+
+        return sum(1 for _ in JobFolder.find_all(home.root / "jobs", item.name))
+    return 0 if only_here else running_jobs(item, home)
 
 
 @contextmanager

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -12,6 +13,8 @@ from smidr_ci.forges.github.auth import APP, AppCredentials, Credentials, Scope,
 from smidr_ci.forges.github.client import GitHubClient
 from smidr_ci.forges.github.options import GitHubOptions
 from smidr_ci.forges.github.rates import Pause
+from smidr_ci.forges.github.runners.options import Mode, RunnerOptions
+from smidr_ci.forges.github.runners.registering import RunnerDesk, needed_permission
 from smidr_ci.forges.github.sender import OnCall, Sender
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.transport import Transport
@@ -19,7 +22,16 @@ from smidr_ci.forges.registration import Registration, Registrations
 from smidr_ci.forges.tls import TlsFiles
 from smidr_ci.home import Home
 
-__all__ = ["APP_PERMISSIONS", "Checked", "app_manifest", "client_for", "register", "verify"]
+__all__ = [
+    "APP_PERMISSIONS",
+    "Checked",
+    "app_manifest",
+    "busy_runners",
+    "client_for",
+    "register",
+    "unregister",
+    "verify",
+]
 
 APP_PERMISSIONS: Final[Mapping[str, str]] = {
     "actions": "write",
@@ -40,6 +52,8 @@ class Checked:
     registration: Registration
     warnings: tuple[str, ...] = ()
     """What will not work, and why."""
+    runners: str = ""
+    """What GitHub has for its runners on demand, in a sentence; empty without them."""
 
 
 def client_for(
@@ -74,31 +88,70 @@ def register(
 ) -> Checked:
     """Check it with GitHub and store it; raises `ForgeError`, and then nothing is stored.
 
-    Secrets stay in their files: a registration holds the paths only.
+    Secrets stay in their files: a registration holds the paths only. A scale set is made.
     """
     now = (clock or SystemClock()).now()
-    checked = verify(replace(registration, token="", token_obtained=now), clock=clock, pause=pause)
-    Registrations(home).save(checked.registration)
-    return checked
+    item = replace(registration, token="", token_obtained=now)
+    with _client(item, clock, pause) as client:
+        warnings = _warnings(client, item)
+        told = RunnerDesk(item, client, clock=clock, pause=pause).check(makes=True)
+    Registrations(home).save(item)
+    return Checked(item, warnings, told)
 
 
 def verify(
     registration: Registration, *, clock: Clock | None = None, pause: Pause | None = None
 ) -> Checked:
     """Ask GitHub whether the App or token is good for the address; raises `ForgeError`."""
-    client, site = client_for(registration, clock=clock, pause=pause), Site.of(registration.url)
+    with _client(registration, clock, pause) as client:
+        warnings = _warnings(client, registration)
+        desk = RunnerDesk(registration, client, clock=clock, pause=pause)
+        return Checked(registration, warnings, desk.check(makes=False))
+
+
+def busy_runners(registration: Registration, home: Home) -> int:
+    """Runners on demand that have a job now; raises `ForgeError`."""
+    if RunnerOptions.of(registration).mode is Mode.ATTACH:
+        return 0
+    with _client(registration) as client:
+        return RunnerDesk(registration, client).busy(home)
+
+
+def unregister(registration: Registration, home: Home) -> None:
+    """Delete what GitHub has for its runners, then forget it; raises `ForgeError`.
+
+    An agent that works for it notices soon, and lets go of the rest.
+    """
+    if RunnerOptions.of(registration).mode is not Mode.ATTACH:
+        with _client(registration) as client:
+            RunnerDesk(registration, client).forget(home)
+    Registrations(home).remove(registration.name)
+
+
+@contextmanager
+def _client(
+    registration: Registration, clock: Clock | None = None, pause: Pause | None = None
+) -> Iterator[GitHubClient]:
+    item = registration
+    tls = TlsFiles(item.tls_ca_file, item.tls_cert_file, item.tls_key_file)
+    with Transport(tls, clock) as transport:
+        yield client_for(item, clock=clock, pause=pause, transport=transport)
+
+
+def _warnings(client: GitHubClient, registration: Registration) -> tuple[str, ...]:
+    site, mode = Site.of(registration.url), RunnerOptions.of(registration).mode
     if client.credentials.is_app:
-        return Checked(registration, tuple(_app_warnings(client, site)))
+        needed = {**APP_PERMISSIONS, **needed_permission(site, mode)}
+        return tuple(_app_warnings(client, site, needed))
     if site.repository:
         path = f"/repos/{site.repository}"
         client.get(path, Scope(), action=f"see {site.repository}")
     else:
         client.get("/rate_limit", Scope(), action="use the token")
-    told = "without an App there are commit statuses, and neither checks nor webhooks"
-    return Checked(registration, (told,))
+    return ("without an App there are commit statuses, and neither checks nor webhooks",)
 
 
-def _app_warnings(client: GitHubClient, site: Site) -> list[str]:
+def _app_warnings(client: GitHubClient, site: Site, needed: Mapping[str, str]) -> list[str]:
     client.get("/app", APP, action="use the App's key")
     path = f"/repos/{site.repository}/installation"
     if not site.repository:
@@ -114,7 +167,7 @@ def _app_warnings(client: GitHubClient, site: Site) -> list[str]:
     given: Mapping[str, Any] = installation.get("permissions") or {}
     return [
         f"the App lacks the permission {name}: {level}"
-        for name, level in APP_PERMISSIONS.items()
+        for name, level in needed.items()
         if _LEVELS.get(str(given.get(name, "")), 0) < _LEVELS[level]
     ]
 
