@@ -29,7 +29,6 @@ _WITHOUT: Final = frozenset({"none", "empty"})
 _PEEK: Final = (
     Variable("GIT_STRATEGY", "clone"),
     Variable("GIT_CHECKOUT", "true"),
-    Variable("GIT_SUBMODULE_STRATEGY", "none"),
     Variable("GIT_LFS_SKIP_SMUDGE", "true"),
 )
 

@@ -92,7 +92,7 @@ def test_an_early_exit_is_told(site: Site) -> None:
     assert site.run("exit 0", "echo never") == ScriptEnd(0, has_finished=False)
 
 
-def test_later_lines_go_on_where_earlier_ones_stopped(site: Site) -> None:
+def test_81_later_lines_go_on_where_earlier_ones_stopped(site: Site) -> None:
     site.run("mkdir sub; cd sub", "export MOOD='a b'")
     site.run('echo "$MOOD in ${PWD##*/}"', name="after")
     assert "a b in sub\n" in site.output

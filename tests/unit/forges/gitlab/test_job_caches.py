@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -360,6 +361,23 @@ def test_a_cache_is_not_restored_again_over_what_the_script_did(jobs: Jobs, site
     assert queued.state == "success"
     assert plain(queued).count("Checking cache for deps...") == 1
     assert "changed" in plain(queued)
+
+
+def test_an_agent_that_ends_in_the_uploads_keeps_the_cache_once(jobs: Jobs, site: Site) -> None:
+    site.hold_uploads = threading.Event()
+    steps = [{"name": "script", "script": [MAKE, "smidr build"]}]
+    queued = site.server.add_job(payload(9, cache=[entry()], steps=steps))
+    jobs.serve()
+    assert site.upload_began.wait(20)
+    (place,) = site.home.job_caches.rglob("cache.zip")
+    inode = place.stat().st_ino
+    jobs.stop()
+    site.hold_uploads.set()
+    jobs.serve()
+    site.wait_over(queued)
+    assert queued.state == "success"
+    assert place.stat().st_ino == inode
+    assert "Archive is up to date!" in plain(queued)
 
 
 def test_jobs_at_the_same_time_see_whole_archives(site: Site) -> None:

@@ -108,6 +108,12 @@ def test_7_the_first_call_of_all_tells_what_the_runner_can(
     assert features["two_phase_job_commit"] is True
 
 
+def test_7_a_job_with_caches_finds_what_it_needs(server: GitLabServer, home: Home) -> None:
+    client_for(asks(server.url), home).request_job()
+    features = server.requests[0].json["info"]["features"]
+    assert features["cache"] is features["fallback_cache_keys"] is True
+
+
 def test_8_unregistering_removes_this_machine_only(server: GitLabServer, home: Home) -> None:
     made = register(asks(server.url), home)
     unregister(made, home)

@@ -51,7 +51,7 @@ def test_53_every_line_begins_with_its_time_and_long_ones_are_continued(tmp_path
     )
 
 
-def test_invalid_utf8_is_replaced_before_it_is_counted(tmp_path: Path) -> None:
+def test_51_invalid_utf8_is_replaced_before_it_is_counted(tmp_path: Path) -> None:
     trace = trace_in(tmp_path, has_timestamps=False)
     trace.write(OUTPUT, b"a\xff\xc3")
     trace.write(OUTPUT, b"\xa4b\xc3")
