@@ -25,7 +25,7 @@ from smidr_ci.api.http.guard import Access, Limits
 from smidr_ci.api.http.origin import loopback_hosts
 from smidr_ci.api.http.server import HttpServer
 from smidr_ci.api.http.webhook_routes import Webhooks
-from smidr_ci.api.listen import bind_tcp, bind_unix
+from smidr_ci.api.listen import bind_door, bind_tcp, bind_unix
 from smidr_ci.api.operations import Operations
 from smidr_ci.api.security import Security, Transport
 from smidr_ci.api.tls import load_server_tls
@@ -38,6 +38,7 @@ from smidr_ci.clock import SystemClock
 from smidr_ci.config.api import Api
 from smidr_ci.errors import BusyError, EngineError
 from smidr_ci.files import make_marked_dir
+from smidr_ci.forges.github.runners.door import Door
 from smidr_ci.home import Home
 from tests.fakes.build_service import FakeBuildService
 
@@ -144,8 +145,10 @@ class HttpAgent:
         settings: Api | None = None,
         webhooks: Webhooks | None = None,
         github_steps: GitHubSteps | None = None,
+        door: Door | None = None,
     ) -> None:
         self.home = home
+        self._door = door
         self._webhooks = webhooks
         self.github_steps = github_steps
         settings = settings or Api()
@@ -160,7 +163,7 @@ class HttpAgent:
             lambda: FakePlaces(home),
             partial(receive_bundle, home),
         )
-        self._access = access or Security(self.tokens, settings, os.geteuid())
+        self._access = access or Security(self.tokens, settings, os.geteuid(), door=door)
         self._patience, self._limits, self._max_waiting = patience, limits, max_waiting
         self._pool = ThreadPoolExecutor(4)
         self._loop = asyncio.new_event_loop()
@@ -175,6 +178,8 @@ class HttpAgent:
             Listener(bind_unix(self.home.socket)),
             Listener(tcp, self._tls.context if self._tls else None, loopback_hosts()),
         ]
+        if self._door is not None:
+            listeners.append(Listener(bind_door(self._door), is_door=True))
         health = Health(self.agent, self.agent.store, self._check_engine)
         self.app = make_app(
             self.operations,
