@@ -28,7 +28,7 @@ __all__ = ["BLOCK_BYTES", "BlockUpload", "Source", "Uploaded"]
 
 BLOCK_BYTES: Final = 8 * 1024 * 1024
 _MOST_BLOCKS: Final = 50_000
-_AT_ONCE: Final = 4
+_AT_ONCE: Final = 2
 """In memory besides one that is read: few enough for 150 MB."""
 _ATTEMPTS: Final = 6
 _FIRST_WAIT_S: Final = 1.0

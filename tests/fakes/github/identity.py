@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import threading
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import jwt
@@ -12,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.fakes.github.rest import Answer, Asked
 
-__all__ = ["answer", "identity_token", "signing_key"]
+__all__ = ["TokenService", "answer", "identity_token", "signing_key"]
 
 _SERVICE = "/_services/token"
 
@@ -64,3 +67,39 @@ def identity_token(
     }
     claims.update(changes)
     return jwt.encode(claims, signing_key(key), algorithm="RS256", headers={"kid": kid})
+
+
+@dataclass
+class TokenService:
+    """Gives a job its identity token, as ACTIONS_ID_TOKEN_REQUEST_URL does."""
+
+    value: str
+    asked: list[tuple[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        service = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                service.asked.append((self.path, self.headers["Authorization"]))
+                body = json.dumps({"value": service.value}).encode()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever)
+        self.thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server.server_port}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()

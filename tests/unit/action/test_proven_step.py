@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import json
 import ssl
-import threading
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -21,7 +18,7 @@ from smidr_ci.home import Home
 from smidr_ci.trust import Trust
 from tests.fakes.certificates import Authority
 from tests.fakes.forward_proxy import serve_proxy
-from tests.fakes.github.identity import identity_token
+from tests.fakes.github.identity import TokenService, identity_token
 from tests.fakes.github.results import runtime_token
 from tests.fakes.github.room import Room
 from tests.fakes.github.server import GitHubServer, serve
@@ -31,38 +28,6 @@ from tests.fakes.step_harness import Workspace, node
 from tests.unit.forges.github.test_forge import Lab, registered
 
 INPUTS = {"config": "smidr.yaml"}
-
-
-@dataclass
-class TokenService:
-    """Gives a job its identity token, as ACTIONS_ID_TOKEN_REQUEST_URL does."""
-
-    value: str
-    asked: list[tuple[str, str]] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        service = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                service.asked.append((self.path, self.headers["Authorization"]))
-                body = json.dumps({"value": service.value}).encode()
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever)
-        self.thread.start()
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
 
 
 @pytest.fixture
