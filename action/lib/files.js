@@ -31,7 +31,7 @@ class StepFiles {
   /** Add Markdown to the job's page; what does not fit is left out, and `where` says where it is. */
   addSummary(markdown, where) {
     const path = this._env.GITHUB_STEP_SUMMARY;
-    if (!path) return;
+    if (!path || !markdown) return;
     const used = fs.existsSync(path) ? fs.statSync(path).size : 0;
     const room = SUMMARY_BYTES - used;
     if (room <= 0) return;

@@ -62,7 +62,7 @@ async function step(env, log, stop) {
   const { artifacts, summary } = await remains(agent, record, log);
   const code = tell({ record, artifacts, summary, inputs, env, log, files });
   if (inputs.upload && record.state === 'completed') {
-    await upload(agent, record, chosenOf(artifacts, inputs), { env, log });
+    await upload(agent, record, chosenOf(artifacts, inputs), { env, log, files });
   }
   if (agent.isPrivate) await dismiss(agent);
   return code;

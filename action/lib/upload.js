@@ -3,13 +3,15 @@
 
 const { AgentError } = require('./errors');
 const { jsonLines } = require('./follow');
-const { clip } = require('./text');
+const { clip, printable } = require('./text');
 
 const MOST_WARNINGS = 10;
 const SILENCE_MS = 60_000;
+const MOST_LABEL = 200;
+const WEB = /^https?:\/\/[A-Za-z0-9._~:/?#@!$&*+,;=%[\]-]+$/;
 
 /** Upload the artifacts that the inputs choose; trouble is told, and fails nothing. */
-async function upload(agent, record, chosen, { env, log }) {
+async function upload(agent, record, chosen, { env, log, files }) {
   if (!chosen.length) {
     warn(log, 'the build has no artifact that the input artifacts chooses');
     return;
@@ -19,12 +21,25 @@ async function upload(agent, record, chosen, { env, log }) {
     const report = await uploaded(agent, record, chosen, { env, log });
     for (const [place, name] of report.uploaded) log.text(`${place} is artifact ${name}`);
     for (const [place, where] of report.placed) log.text(`${place} is not in GitHub, but ${where}`);
+    files.addSummary(linksTo(report.placed), 'the log of the step has the rest');
     for (const warning of report.warnings.slice(0, MOST_WARNINGS)) warn(log, warning);
   } catch (error) {
     warn(log, error.status === 404 || error.status === 405 ? withoutForge(env) : error.message);
   } finally {
     log.endGroup();
   }
+}
+
+/** Markdown with links to the files that are not in GitHub; empty without any. */
+function linksTo(placed) {
+  const links = placed.filter(([, where]) => WEB.test(where));
+  if (!links.length) return '';
+  const lines = links.map(([place, where]) => `- [${escaped(place)}](${where})`);
+  return ['\n**Too big for GitHub, and stored elsewhere**\n', ...lines].join('\n');
+}
+
+function escaped(text) {
+  return clip(printable(text), MOST_LABEL).replace(/[\\`*_{}[\]()#+!|<>~&@-]/g, '\\$&');
 }
 
 async function uploaded(agent, record, chosen, { env, log }) {
@@ -59,4 +74,4 @@ function warn(log, message) {
   log.annotate('warning', { title: 'smidr: upload' }, clip(message, 3000));
 }
 
-module.exports = { upload };
+module.exports = { linksTo, upload };

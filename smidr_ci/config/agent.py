@@ -13,9 +13,10 @@ from typing import Annotated, Self
 from pydantic import AfterValidator, Field, Strict, model_validator
 
 from smidr_ci.config.api import Api
+from smidr_ci.config.artifacts import ArtifactSettings
 from smidr_ci.config.base import KeyPath, MisfitError, Model
-from smidr_ci.config.caches import CacheLimits
 from smidr_ci.config.builds import BuildSettings
+from smidr_ci.config.caches import CacheLimits
 from smidr_ci.config.environment import check_environment_list
 from smidr_ci.config.github import GitHubSettings
 from smidr_ci.config.gitlab import GitLabSettings
@@ -179,9 +180,9 @@ class AgentConfig(Model):
     """How big caches may grow."""
     workspaces: WorkspaceSettings = WorkspaceSettings()
     """Whether builds start fresh or warm."""
-    trust: TrustSettings = TrustSettings()
     builds: BuildSettings = BuildSettings()
     """How builds that wait at the same time go together."""
+    trust: TrustSettings = TrustSettings()
     """What untrusted builds may do."""
     gitlab: GitLabSettings = GitLabSettings()
     """Jobs that come from GitLab."""
@@ -189,6 +190,8 @@ class AgentConfig(Model):
     """Jobs that come from GitHub."""
     directories: AgentDirectories = AgentDirectories()
     """Where things are kept."""
+    artifacts: ArtifactSettings = ArtifactSettings()
+    """What becomes of artifacts that the forge does not take."""
     api: Api = Api()
     """The agent's API over the network; over its unix sockets it always answers."""
 
@@ -220,6 +223,9 @@ def _secret_problems(config: AgentConfig) -> Iterator[MisfitError]:
     share = config.cache.share
     for misfit in share.misfits() if share is not None else ():
         yield MisfitError(misfit.message, ("cache", "share", *misfit.at), misfit.hint)
+    external = config.artifacts.external_store
+    for misfit in external.misfits() if external is not None else ():
+        yield MisfitError(misfit.message, ("artifacts", "external_store", *misfit.at), misfit.hint)
     key_file = config.api.tls_key_file
     problem = why_not_secret(key_file) if key_file is not None else None
     if problem:

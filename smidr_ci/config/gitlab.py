@@ -8,6 +8,7 @@ from pydantic import Field, Strict
 
 from smidr_ci.config.base import Model
 from smidr_ci.config.matching import Called, Matching
+from smidr_ci.config.values import MemorySize
 
 __all__ = ["GitLabSettings"]
 
@@ -28,6 +29,9 @@ class GitLabSettings(Model):
     trusted_projects: tuple[ProjectPattern, ...] = ("*",)
     """Projects that may have trusted jobs, with `*` and `?`: `acme/*`. Name yours when the runner
     serves a whole instance: everybody may protect a branch of an own project."""
+    largest_artifact: MemorySize | None = None
+    """Artifacts with bigger files in all are not offered to GitLab, but go at once to
+    `artifacts.external_store`. By default GitLab says by itself what is too big for it."""
     keep_checkouts_days: Annotated[int, Field(ge=0, le=3650), Strict(), Called("days")] = 14
     """Sources of a job stay so long for the next job of the same project, which then only fetches
     what is new."""

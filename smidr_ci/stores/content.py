@@ -114,10 +114,12 @@ class CheckedReader:
         )
 
 
-def sha256_of(source: Source) -> tuple[int, str]:
-    """Size and SHA-256 of what is left to read."""
+def sha256_of(source: Source, cancel: CancelToken | None = None) -> tuple[int, str]:
+    """Size and SHA-256 of what is left to read; raises `CancelledError`."""
     digest, size = hashlib.sha256(), 0
     while chunk := source.read(CHUNK_BYTES):
+        if cancel is not None:
+            cancel.raise_if_cancelled()
         digest.update(chunk)
         size += len(chunk)
     return size, digest.hexdigest()

@@ -38,15 +38,18 @@ _ONE_PART_BYTES: Final = 8 << 20
 class S3Store:
     """Implements `ObjectStore`."""
 
-    def __init__(self, settings: StoreSettings) -> None:
-        """Raises `ConfigError` without boto3; nothing is asked of the server yet."""
+    def __init__(self, settings: StoreSettings, client: S3Client | None = None) -> None:
+        """Raises `ConfigError` without boto3; nothing is asked of the server yet.
+
+        A client that is given is closed with the store.
+        """
         require_boto3(settings)
         parts = urlsplit(settings.url)
         self._settings = settings
         self._bucket = parts.netloc
         self._prefix = f"{unquote(parts.path).strip('/')}/".lstrip("/")
         self._lock = threading.Lock()
-        self._client: S3Client | None = None
+        self._client = client
 
     @property
     def where(self) -> str:

@@ -205,6 +205,7 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "trust.untrusted_time_limit": 5,
     "gitlab.trusted_refs": "project",
     "gitlab.trusted_projects": ["other/*"],
+    "gitlab.largest_artifact": 10,
     "gitlab.keep_checkouts_days": 1,
     "github.trusted_refs": "none",
     "github.trusted_repositories": ["other/*"],
@@ -228,6 +229,14 @@ AGENT_EXAMPLES: Mapping[str, Any] = {
     "directories.layers": "/srv/layers",
     "directories.workspaces": "/srv/workspaces",
     "directories.artifacts": "/srv/artifacts",
+    "artifacts.external_store.url": "file:///srv/big",
+    "artifacts.external_store.credentials_file": "/secrets/big",
+    "artifacts.external_store.ca_file": "/secrets/ca.pem",
+    "artifacts.external_store.endpoint": "https://s3.example.com",
+    "artifacts.external_store.region": "eu-north-1",
+    "artifacts.external_store.public_url": "https://files.example.com/big",
+    "artifacts.external_store.link_days": 1,
+    "artifacts.external_store.untrusted": True,
     "api.address": "127.0.0.1:50051",
     "api.http_address": "[::1]:8080",
     "api.tls_certificate_file": "/secrets/renewed.pem",
@@ -250,9 +259,20 @@ _RUNNER_ARCHIVE: Mapping[str, Any] = {
 
 _DOOR: Mapping[str, Any] = {"cache": {"hash_server_doors": [{"address": "192.0.2.1:8687"}]}}
 _SHARE: Mapping[str, Any] = {"cache": {"share": {"url": "https://127.0.0.1:9/share"}}}
+_BIG: Mapping[str, Any] = {"artifacts": {"external_store": {"url": "https://127.0.0.1:9/big"}}}
+_S3_BIG: Mapping[str, Any] = {
+    "artifacts": {"external_store": {"url": "s3://bucket/big", "credentials_file": "/secrets/s3"}}
+}
 _S3_SHARE: Mapping[str, Any] = {"cache": {"share": {"url": "s3://bucket/share"}}}
 
 _CONTEXT: Mapping[str, Mapping[str, Any]] = {
+    "artifacts.external_store.credentials_file": _BIG,
+    "artifacts.external_store.ca_file": _BIG,
+    "artifacts.external_store.endpoint": _S3_BIG,
+    "artifacts.external_store.region": _S3_BIG,
+    "artifacts.external_store.public_url": _BIG,
+    "artifacts.external_store.link_days": _S3_BIG,
+    "artifacts.external_store.untrusted": _BIG,
     "cache.hash_server_read_only_address": {
         "cache": {"hash_server_address": "hashserv.example.com:8686"}
     },

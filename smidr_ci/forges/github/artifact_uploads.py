@@ -43,6 +43,7 @@ MANIFEST: Final = "smidr-artifacts.json"
 _MOST_FILES: Final = 200
 """GitHub takes 500 of a job, and other steps may have some."""
 _TRIES_FOR_A_NAME: Final = 20
+_ON_HOST: Final = "on the build host: smidr artifacts list"
 
 
 class ExternalStore(Protocol):
@@ -51,7 +52,7 @@ class ExternalStore(Protocol):
     def place(self, artifact: ArtifactRecord, path: Path) -> str:
         """Put it there if need be; a URL or a sentence that says where it is.
 
-        Raises `SmidrError`.
+        Raises `SmidrError`, and `OSError` when the file can't be opened.
         """
 
 
@@ -134,10 +135,13 @@ class ArtifactUploads:
         return UploadReport(tuple(done.uploaded), tuple(done.placed), tuple(done.warnings))
 
     def _place(self, folder: Path, item: ArtifactRecord, done: _Progress) -> None:
+        place = _ON_HOST
         try:
-            done.placed.append((item, self.store.place(item, folder / item.path)))
-        except SmidrError as error:
+            place = self.store.place(item, folder / item.path)
+        except (SmidrError, OSError) as error:
+            self.cancel.raise_if_cancelled()
             done.warnings.append(f"{shown(item.path)} is nowhere but on the host: {error}")
+        done.placed.append((item, place))
 
     def _upload(self, path: Path, item: ArtifactRecord, name: str) -> StoredArtifact:
         with open_untrusted(path) as stream:

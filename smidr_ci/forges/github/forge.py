@@ -14,6 +14,7 @@ from smidr_ci.forges.github.approvals import Approvals
 from smidr_ci.forges.github.artifact_uploads import AgentStore, ArtifactUploads
 from smidr_ci.forges.github.check_delivery import CheckDeliverer
 from smidr_ci.forges.github.checks import CheckRuns
+from smidr_ci.forges.github.elsewhere import OperatorStore
 from smidr_ci.forges.github.events import Hint
 from smidr_ci.forges.github.facts import JobFacts
 from smidr_ci.forges.github.handling import HintHandler
@@ -159,13 +160,19 @@ class GitHubForge:
         say: Callable[[str], None],
     ) -> ArtifactUploads:
         """Uploads of one build to its job; raises `ForgeError` where there can be none."""
-        token = RuntimeToken.of(runtime_token)
+        token, host = RuntimeToken.of(runtime_token), self._parts.host()
         service = ResultsService(self.site, results_url, token, self.transport, pause=cancel.wait)
         return ArtifactUploads(
             service=service,
             transport=self.transport,
-            store=AgentStore(build_id, self.options.public_url),
-            largest_bytes=self._parts.host().agent.github.largest_artifact,
+            store=OperatorStore(
+                host.agent.artifacts.external_store,
+                lambda: host.store.get(build_id),
+                AgentStore(build_id, self.options.public_url),
+                cancel,
+                say,
+            ),
+            largest_bytes=host.agent.github.largest_artifact,
             cancel=cancel,
             say=say,
         )

@@ -84,7 +84,15 @@ def _workshop(registration: Registration, parts: Parts) -> Workshop:
         )
 
     def uploads(client: RunnerClient) -> JobUploads:
-        return JobUploads(client, scratch, store.get, previous_of, console_of)
+        return JobUploads(
+            client,
+            scratch,
+            store.get,
+            previous_of,
+            console_of,
+            agent=lambda: parts.host().agent,
+            trust_of=lambda job: trust_of(job, parts.host().agent.gitlab),
+        )
 
     return Workshop(
         home=home,

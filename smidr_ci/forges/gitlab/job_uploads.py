@@ -4,26 +4,38 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.cancel import CancelToken
 from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.config.agent import AgentConfig
 from smidr_ci.files import as_host_error, make_private_dir
+from smidr_ci.forges.external import PlacedFile, opened_external, why_no_store
 from smidr_ci.forges.gitlab.checkout import untracked_files
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.context import CONTAINER_DIRECTORY, in_project
+from smidr_ci.forges.gitlab.elsewhere import Elsewhere
 from smidr_ci.forges.gitlab.jobpage import page_of
-from smidr_ci.forges.gitlab.payload import Job
+from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
-from smidr_ci.forges.gitlab.reports import ARTIFACTS, CONSOLE, REPORTS, write_reports
+from smidr_ci.forges.gitlab.reports import (
+    ANNOTATIONS,
+    ARTIFACTS,
+    CONSOLE,
+    REPORTS,
+    write_annotations,
+    write_reports,
+)
 from smidr_ci.forges.gitlab.provenance import Provenance, is_wanted
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.forges.gitlab.uploads import Uploader
 from smidr_ci.forges.gitlab.variables import expand, expand_text
 from smidr_ci.layers.gitcmd import Git
+from smidr_ci.trust import Trust
 
 __all__ = ["JobUploads"]
 
@@ -45,6 +57,10 @@ class JobUploads:
     console_of: Callable[[str], Path] | None = None
     """Where a build's whole console lies; it is seen as `smidr-reports/console.log`."""
     git: Git = field(default_factory=Git)
+    agent: Callable[[], AgentConfig] = AgentConfig
+    """The operator's settings as they are now."""
+    trust_of: Callable[[Job], Trust] = lambda _job: Trust.UNTRUSTED
+    """Of a job that came to no build."""
     clock: Clock = SystemClock()
     patience_s: float = 600.0
     pause: Pause | None = None
@@ -57,15 +73,16 @@ class JobUploads:
         outcome: Outcome,
         cancel: CancelToken,
         log: JobLog,
-    ) -> None:
+    ) -> Sequence[PlacedFile]:
         """Upload what fits the outcome; without anything to do there is no section.
 
+        What went to the operator's store is returned, and named in the annotations report.
         Raises the first failure after all entries were tried: `BuildFailedError` for what the
         project asks for in vain, `ForgeError` when the server did not take it, `CancelledError`.
         """
         wanted = {"always", "on_success" if outcome.succeeded else "on_failure"}
         if not any(entry.when in wanted for entry in job.artifacts):
-            return
+            return ()
         word = "success" if outcome.succeeded else "failure"
         header = f"Uploading artifacts for {'successful' if outcome.succeeded else 'failed'} job"
         with log.section(f"upload_artifacts_on_{word}", header):
@@ -73,9 +90,37 @@ class JobUploads:
             try:
                 overlays = self._overlays(job, directory, artifacts, outcome, scratch)
                 uploader = self._uploader(job, directory, overlays, scratch, cancel, log)
-                uploader.upload(succeeded=outcome.succeeded)
+                return self._upload(uploader, outcome)
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
+
+    def _upload(self, uploader: Uploader, outcome: Outcome) -> Sequence[PlacedFile]:
+        job, agent = uploader.job, self.agent()
+        record = self.record_of(outcome.build_id) if outcome.build_id else None
+        trust = record.trust if record is not None else self.trust_of(job)
+        settings = agent.artifacts.external_store
+        placed: list[PlacedFile] = []
+
+        def note(file: PlacedFile) -> None:
+            placed.append(file)
+            if record is not None:
+                page = page_of(job, uploader.directory, placed)
+                write_annotations(uploader.overlays[REPORTS], record, page)
+
+        with opened_external(settings, _names(job, record), trust) as external:
+            uploader = replace(
+                uploader,
+                largest_bytes=agent.gitlab.largest_artifact,
+                why_not_elsewhere=why_no_store(settings, trust),
+            )
+            if external is not None:
+                elsewhere = Elsewhere(external, uploader.say, uploader.cancel, note)
+                uploader = replace(uploader, job=_links_last(job), elsewhere=elsewhere)
+            uploader.upload(succeeded=outcome.succeeded)
+            if placed and record is not None and not _has_links(job):
+                uploader = replace(uploader, job=replace(job, artifacts=(_LINKS,)))
+                uploader.upload(succeeded=outcome.succeeded)
+        return placed
 
     def _scratch(self) -> Path:
         try:
@@ -138,3 +183,29 @@ class JobUploads:
             pause=self.pause,
             provenance=provenance if is_wanted(given) else None,
         )
+
+
+_LINKS: Final = Artifact(
+    name=ANNOTATIONS,
+    paths=(f"{REPORTS}/{ANNOTATIONS}",),
+    when="always",
+    type="annotations",
+    format="gzip",
+)
+"""GitLab's own entry for `artifacts:reports:annotations`, for jobs that have none."""
+
+
+def _has_links(job: Job) -> bool:
+    return any(entry.type == "annotations" for entry in job.artifacts)
+
+
+def _links_last(job: Job) -> Job:
+    """Links can be told once the files are where they lead."""
+    order = sorted(job.artifacts, key=lambda entry: entry.type == "annotations")
+    return replace(job, artifacts=tuple(order))
+
+
+def _names(job: Job, record: BuildRecord | None) -> tuple[str, ...]:
+    if record is not None:
+        return (record.customer, record.build_id)
+    return ("gitlab", job.info.project_path or str(job.info.project_id), f"job-{job.id}")

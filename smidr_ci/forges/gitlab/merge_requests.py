@@ -51,6 +51,7 @@ _MOST_NOTES: Final = 5000
 _TEXT_LIMIT: Final = 255
 _TIMEOUT_S: Final = 60.0
 _RETRIED: Final = frozenset({408, 409, 429})
+_MOST_LINKS: Final = 10
 _BODY_LIMIT: Final = 60_000
 """Far below GitLab's: it is stored with the delivery."""
 
@@ -279,7 +280,18 @@ def note_of(
         diagnosis_of(record, page.config_path), facts_of(record, previous), limit=_BODY_LIMIT
     )
     links = f"\n[Job {inline(key)}]({page.job_url})\n" if _is_plain_url(page.job_url) else ""
-    return MergeRequestNote(project_id, merge_request, key, order, text + links)
+    text += _stored_links(page) + links
+    return MergeRequestNote(project_id, merge_request, key, order, text)
+
+
+def _stored_links(page: JobPage) -> str:
+    """Files that GitLab did not take."""
+    lines = [
+        f"- [{inline(label)}]({url})" if _is_plain_url(url) else f"- {inline(label)}"
+        for label, url in page.stored[:_MOST_LINKS]
+    ]
+    head = ["", "Too big for GitLab, and stored elsewhere:", ""] if lines else []
+    return "\n".join([*head, *lines, ""])
 
 
 def _is_plain_url(url: str) -> bool:

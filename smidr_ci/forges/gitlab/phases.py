@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,6 +12,7 @@ from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.service import AGENT_STOPPED
 from smidr_ci.errors import CancelledError, ConfigError, FailureKind, SmidrError
 from smidr_ci.files import as_host_error, make_private_dir
+from smidr_ci.forges.external import PlacedFile
 from smidr_ci.forges.gitlab.building import BuildFollower, tell_result
 from smidr_ci.forges.gitlab.jobstore import Phase
 from smidr_ci.forges.gitlab.openjob import OpenJob
@@ -173,9 +174,9 @@ class JobPhases:
         log.info("%s is build %s", job.id, record.build_id)
         self._tell(record)
 
-    def _tell(self, record: BuildRecord) -> None:
+    def _tell(self, record: BuildRecord, placed: Sequence[PlacedFile] = ()) -> None:
         try:
-            self.job.workshop.tell(self.job.context, record)
+            self.job.workshop.tell(self.job.context, record, placed)
         except SmidrError as error:  # the job's own reports say the same
             log.warning("%s: %s", self.job.id, error)
 
@@ -217,7 +218,10 @@ class JobPhases:
                 record = job.workshop.builds.view(job.state.build_id).record
                 artifacts = job.workshop.artifacts_of(record)
             given = with_exports(job)
-            uploads.run(given, project, artifacts, outcome, job.stops.job, job.joblog)
+            log = job.joblog
+            placed = uploads.run(given, project, artifacts, outcome, job.stops.job, log)
+            if placed and job.state.build_id:
+                self._tell(job.workshop.builds.view(job.state.build_id).record, placed)
         except SmidrError as error:
             job.raise_if_left()
             if outcome.succeeded:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Protocol
 
 from smidr_ci.builds.order import Order
 from smidr_ci.cancel import CancelToken
+from smidr_ci.forges.external import PlacedFile
 from smidr_ci.forges.gitlab.payload import Job
 
 __all__ = [
@@ -122,8 +123,10 @@ class Uploads(Protocol):
         outcome: Outcome,
         cancel: CancelToken,
         log: JobLog,
-    ) -> None:
+    ) -> Sequence[PlacedFile]:
         """Upload what `job.artifacts` selects for this outcome, as one section of the log.
+
+        Returned are the files that went to a store of the operator's instead.
 
         `directory` is the project's, `artifacts` the build's own artifacts, None without a build.
         It may be called again after a kill: what is there already must not be an error. Raises

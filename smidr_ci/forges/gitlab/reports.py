@@ -16,7 +16,7 @@ from urllib.parse import quote, urlsplit
 
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.diagnosis.model import Category, Diagnosis, Finding, Severity, Summary
-from smidr_ci.files import write_atomic
+from smidr_ci.files import as_host_error, write_atomic
 from smidr_ci.reports.codequality import render_codequality
 from smidr_ci.reports.escape import clip
 from smidr_ci.reports.facts import facts_of
@@ -40,6 +40,7 @@ __all__ = [
     "SUMMARY",
     "JobPage",
     "diagnosis_of",
+    "write_annotations",
     "write_reports",
 ]
 
@@ -75,6 +76,8 @@ class JobPage:
     """The project's files, to tell which findings are in them."""
     links: tuple[tuple[str, str], ...] = ()
     """More labels and URLs for the job's page."""
+    stored: tuple[tuple[str, str], ...] = ()
+    """Labels and URLs of files that GitLab did not take; a URL is empty where readers have none."""
 
 
 def write_reports(
@@ -93,6 +96,16 @@ def write_reports(
     }
     for file_name, text in texts.items():
         write_atomic(folder / file_name, text)
+
+
+def write_annotations(folder: Path, record: BuildRecord, page: JobPage) -> None:
+    """Write the links anew, beside the other reports; raises `HostError`."""
+    placed = in_project(diagnosis_of(record, page.config_path), record, page.config_path)
+    path = folder / ANNOTATIONS
+    try:
+        write_atomic(path, render_annotations(record, placed, page))
+    except OSError as error:
+        raise as_host_error(error, "can't write the reports", path) from error
 
 
 def diagnosis_of(record: BuildRecord, config_path: str = "smidr.yaml") -> Diagnosis:
@@ -124,7 +137,8 @@ def render_annotations(record: BuildRecord, diagnosis: Diagnosis, page: JobPage)
     """GitLab's annotations report: names of sections with external links."""
     sections = {
         "Findings": _finding_links(diagnosis, page),
-        "Images": _image_links(record, page),
+        # What GitLab did not take has no page there.
+        "Images": list(page.stored) or _image_links(record, page),
         "Build": [*_summary_link(page), *page.links],
     }
     shown = {

@@ -6,7 +6,7 @@ could name somebody else's merge request.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from smidr_ci.builds.model import BuildRecord
 from smidr_ci.config.host_files import read_secret
 from smidr_ci.errors import ConfigError
 from smidr_ci.forges.deliveries import Delivery, Outgoing, RetryLater
+from smidr_ci.forges.external import PlacedFile
 from smidr_ci.forges.gitlab.context import JobContext
 from smidr_ci.forges.gitlab.jobpage import page_of
 from smidr_ci.forges.gitlab.merge_requests import NOTE, STATUS, MergeRequests, note_of, status_of
@@ -38,13 +39,18 @@ class Teller:
     outgoing: Outgoing
     previous_of: Callable[[BuildRecord], BuildRecord | None]
 
-    def __call__(self, context: JobContext, record: BuildRecord) -> None:
-        """Put what there is to say; the same twice is once. Raises `SmidrError`."""
+    def __call__(
+        self, context: JobContext, record: BuildRecord, placed: Sequence[PlacedFile] = ()
+    ) -> None:
+        """Put what there is to say; the same twice is once. Raises `SmidrError`.
+
+        `placed` are files that GitLab did not take.
+        """
         if context.registration.api_token_file is None:
             return
         self._put_status(context, record)
         if record.state.is_final:
-            self._put_note(context, record)
+            self._put_note(context, record, placed)
 
     def _put_status(self, context: JobContext, record: BuildRecord) -> None:
         job = context.job
@@ -67,7 +73,9 @@ class Teller:
             supersedes=True,
         )
 
-    def _put_note(self, context: JobContext, record: BuildRecord) -> None:
+    def _put_note(
+        self, context: JobContext, record: BuildRecord, placed: Sequence[PlacedFile]
+    ) -> None:
         job = context.job
         number = merge_request_of(job)
         if number is None:
@@ -75,7 +83,7 @@ class Teller:
         note = note_of(
             record,
             self.previous_of(record),
-            page_of(job),
+            page_of(job, placed=placed),
             project_id=job.info.project_id,
             merge_request=number,
             key=job.info.name,
@@ -83,7 +91,7 @@ class Teller:
         )
         self.outgoing.put(
             _receiver(context),
-            f"{record.build_id} note",
+            f"{record.build_id} note{' with links' if placed else ''}",
             NOTE,
             asdict(note),
             build_id=record.build_id,

@@ -16,6 +16,7 @@ from smidr_ci.errors import BuildFailedError, FailureKind, SmidrError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.gitlab.archive import LEVELS, gzip_pieces, raw_pieces, zip_pieces
 from smidr_ci.forges.gitlab.client import RunnerClient
+from smidr_ci.forges.gitlab.elsewhere import Elsewhere, is_offered
 from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.ports import JobLog
 from smidr_ci.forges.gitlab.provenance import Provenance
@@ -63,6 +64,12 @@ class Uploader:
     """Waits between attempts; the default ends with the cancel."""
     provenance: Provenance | None = None
     """Says in zip archives where they come from, when the job asks for it."""
+    largest_bytes: int | None = None
+    """Archives of more are not offered to the server; None for whatever it takes."""
+    elsewhere: Elsewhere | None = None
+    """Takes the files of archives that are too big."""
+    why_not_elsewhere: str = ""
+    """A hint for the user of an archive that is too big, when nothing takes it."""
 
     def upload(self, *, succeeded: bool) -> None:
         """Upload each entry whose `when` fits; all are tried, then the first failure is raised.
@@ -91,27 +98,61 @@ class Uploader:
         if self.provenance is not None and entry.format == "zip":
             selection = self.provenance.added(selection, name)
         with Replay(self._pieces(entry, selection), self.scratch) as replay:
-            delivery = Delivery(
-                client=self.client,
-                token=self.job.token,
-                url=self.client.artifacts_url(self.job.id),
-                params=_params(entry),
-                file_name=name,
-                replay=replay,
-                cancel=self.cancel,
-                warn=self.say.warning,
-                clock=self.clock,
-                patience_s=self.patience_s,
-                pause=self.pause,
-            )
-            answer = delivery.run()
-            if answer.status == 400 and "already exists" in answer.message:
-                # An earlier try arrived, and its answer did not.
-                self.say.warning(f"{printable(name)}: {answer.message}")
-                return
-            if answer.status != 201:
-                raise _refusal(answer, delivery, entry, selection)
-            self.say(f"Uploaded {printable(name)} as {entry.type}: {_size(replay.produced_bytes)}")
+            packed = _Packed(name, entry, selection, replay)
+            limit = self._own_limit(packed)
+            if not limit and (answer := self._deliver(packed)) is not None:
+                limit = f"the server says: {answer.text}"
+            if limit:
+                self._put_elsewhere(packed, limit)
+
+    def _own_limit(self, packed: _Packed) -> str:
+        """Why the server is not even asked; empty when it is."""
+        total = sum(size for _, size in packed.selection.file_sizes())
+        largest = self.largest_bytes
+        if packed.entry.type != "archive" or largest is None or is_offered(total, largest):
+            return ""
+        return f"gitlab.largest_artifact of the build host is {_size(largest)}"
+
+    def _deliver(self, packed: _Packed) -> Answer | None:
+        """Upload it; the answer when the server finds the archive too big."""
+        entry, replay = packed.entry, packed.replay
+        delivery = Delivery(
+            client=self.client,
+            token=self.job.token,
+            url=self.client.artifacts_url(self.job.id),
+            params=_params(entry),
+            file_name=packed.name,
+            replay=replay,
+            cancel=self.cancel,
+            warn=self.say.warning,
+            clock=self.clock,
+            patience_s=self.patience_s,
+            pause=self.pause,
+        )
+        answer = delivery.run()
+        if answer.status == 413 and entry.type == "archive":
+            return answer
+        if answer.status == 400 and "already exists" in answer.message:
+            # An earlier try arrived, and its answer did not.
+            self.say.warning(f"{printable(packed.name)}: {answer.message}")
+        elif answer.status != 201:
+            raise _refusal(answer, delivery.attempts, packed)
+        else:
+            size = _size(replay.produced_bytes)
+            self.say(f"Uploaded {printable(packed.name)} as {entry.type}: {size}")
+        return None
+
+    def _put_elsewhere(self, packed: _Packed, limit: str) -> None:
+        too_large = _too_large(packed, limit, self.why_not_elsewhere)
+        if self.elsewhere is None:
+            raise too_large
+        self.say.warning(f"{too_large.where}: {too_large.message}")
+        try:
+            self.elsewhere.put(packed.selection, packed.replay, packed.name)
+        except SmidrError as error:
+            self.cancel.raise_if_cancelled()
+            self.say.warning(f"it is not in the build host's store either: {error}")
+            raise too_large from error
 
     def _select(self, entry: Artifact) -> Selection:
         return select(
@@ -158,37 +199,56 @@ def _params(entry: Artifact) -> dict[str, str]:
     return {key: value for key, value in found.items() if value}
 
 
-def _refusal(
-    answer: Answer, delivery: Delivery, entry: Artifact, selection: Selection
-) -> SmidrError:
-    where = f"{printable(delivery.file_name)} ({printable(entry.type)})"
+@dataclass(frozen=True)
+class _Packed:
+    """An entry on its way."""
+
+    name: str
+    entry: Artifact
+    selection: Selection
+    replay: Replay
+
+    @property
+    def where(self) -> str:
+        return f"{printable(self.name)} ({printable(self.entry.type)})"
+
+    @property
+    def figures(self) -> str:
+        """Sizes: of the files, of what was sent of them, and the three biggest."""
+        sizes = list(self.selection.file_sizes())
+        biggest = heapq.nlargest(3, sizes, key=lambda item: item[1])
+        named = ", ".join(f"{shown(path)} {_size(size)}" for path, size in biggest)
+        total = _size(sum(size for _, size in sizes))
+        count = self.replay.produced_bytes
+        state = "" if self.replay.is_complete else " of it so far"
+        packed = f", packed {_size(count)}{state}" if count else ""
+        return f"{len(sizes)} files with {total}{packed}; the biggest are {named}"
+
+
+def _refusal(answer: Answer, attempts: int, packed: _Packed) -> SmidrError:
     if answer.status == 413:
-        return BuildFailedError(
-            f"the artifact is too large for the server: {_figures(delivery, selection)}"
-            f" (the server says: {answer.text})",
-            where=where,
-            hint="Upload less, or ask the administrator to raise 'Maximum artifacts size' of the"
-            " project, group or instance, or client_max_body_size of a proxy before GitLab.",
-            kind=FailureKind.ARTIFACTS,
-        )
-    tries = "" if delivery.attempts == 1 else f" after {delivery.attempts} tries"
+        return _too_large(packed, f"the server says: {answer.text}")
+    tries = "" if attempts == 1 else f" after {attempts} tries"
     message = f"the upload failed{tries}: {answer.text}"
     if answer.is_transient:
-        message += f"; it was {_figures(delivery, selection)}"
-        return ForgeError(message, where=where, hint="Run the job again.", status=answer.status)
+        message += f"; it was {packed.figures}"
+        hint = "Run the job again."
+        return ForgeError(message, where=packed.where, hint=hint, status=answer.status)
     hint = _HINTS.get(answer.status, "")
-    return BuildFailedError(message, where=where, hint=hint, kind=FailureKind.ARTIFACTS)
+    return BuildFailedError(message, where=packed.where, hint=hint, kind=FailureKind.ARTIFACTS)
 
 
-def _figures(delivery: Delivery, selection: Selection) -> str:
-    """Sizes: of the files, of what was sent of them, and the three biggest."""
-    sizes = list(selection.file_sizes())
-    biggest = heapq.nlargest(3, sizes, key=lambda item: item[1])
-    named = ", ".join(f"{shown(path)} {_size(size)}" for path, size in biggest)
-    total = _size(sum(size for _, size in sizes))
-    packed = _size(delivery.replay.produced_bytes)
-    state = "" if delivery.replay.is_complete else " of it so far"
-    return f"{len(sizes)} files with {total}, packed {packed}{state}; the biggest are {named}"
+def _too_large(packed: _Packed, limit: str, more: str = "") -> BuildFailedError:
+    hint = (
+        "Upload less, or ask the administrator to raise 'Maximum artifacts size' of the"
+        " project, group or instance, or client_max_body_size of a proxy before GitLab."
+    )
+    return BuildFailedError(
+        f"the artifact is too large for the server: {packed.figures} ({limit})",
+        where=packed.where,
+        hint=f"{hint} {more}".rstrip(),
+        kind=FailureKind.ARTIFACTS,
+    )
 
 
 def _size(count: float) -> str:

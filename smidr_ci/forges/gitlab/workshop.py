@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.service import BuildService
 from smidr_ci.clock import Clock, SystemClock
+from smidr_ci.forges.external import PlacedFile
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.context import JobContext
 from smidr_ci.forges.gitlab.payload import Job
@@ -35,8 +36,11 @@ class Workshop:
     """A customer's builds, the newest first, to find one whose id a kill kept from being noted."""
     trust_of: Callable[[Job], Trust] = lambda _job: Trust.UNTRUSTED
     """How far a job is trusted, by the operator's settings."""
-    tell: Callable[[JobContext, BuildRecord], None] = lambda _context, _record: None
-    """Takes a job's build when it was ordered and when it is over, maybe twice."""
+    tell: Callable[[JobContext, BuildRecord, Sequence[PlacedFile]], None] = (
+        lambda _context, _record, _placed: None
+    )
+    """Takes a job's build when it was ordered, when it is over, and once more when files of it went
+    to a store of the operator's; each maybe twice."""
     dependencies: Callable[[RunnerClient], Dependencies] | None = None
     """None when this host brings no artifacts of earlier jobs."""
     caches: Caches | None = None

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from smidr_ci.builds.model import BuildRecord, BuildState
@@ -15,6 +15,7 @@ from smidr_ci.builds.order import Order
 from smidr_ci.builds.service import BuildView
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.clock import SystemClock
+from smidr_ci.forges.external import PlacedFile
 from smidr_ci.forges.gitlab.client import RunnerClient
 from smidr_ci.forges.gitlab.payload import Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
@@ -96,9 +97,10 @@ class BareUploads(Bare):
         outcome: Outcome,
         cancel: CancelToken,
         log: JobLog,
-    ) -> None:
+    ) -> Sequence[PlacedFile]:
         cancel.raise_if_cancelled()
         log(f"uploads of {job.id}: {outcome.succeeded} {directory.name} {artifacts is not None}")
+        return ()
 
 
 def main(home: str, url: str, token: str) -> None:

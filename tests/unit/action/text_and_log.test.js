@@ -97,3 +97,15 @@ test('a line without an end does not fill the memory', () => {
   for (let at = 0; at < 64; at += 1) lines.push(Buffer.alloc(10_000, 'x'));
   assert.ok(taken > 500_000);
 });
+
+test('files that are elsewhere are linked, and a link can not be forged', () => {
+  const { linksTo } = require('../../../action/lib/upload');
+  assert.equal(linksTo([['a.wic', 'on the build host: smidr artifacts list x']]), '');
+  const text = linksTo([
+    ['images/a_b](http://evil) \n# x.wic', 'https://files.example/a?X-Amz-Date=1&b=2'],
+    ['c.wic', 'https://files.example/) [x](javascript:1'],
+  ]);
+  assert.match(text, /\*\*Too big for GitHub, and stored elsewhere\*\*/);
+  assert.ok(text.includes('- [images/a\\_b\\]\\(http://evil\\)  \\# x.wic](https://files.example/a?X-Amz-Date=1&b=2)'));
+  assert.ok(!text.includes('javascript'));
+});

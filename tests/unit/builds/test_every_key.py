@@ -19,9 +19,11 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote, urlsplit
 
+import boto3
 import pytest
+from botocore.config import Config
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from smidr_ci import errors
@@ -61,6 +63,7 @@ from smidr_ci.containers.user import builder_user
 from smidr_ci.engine import Engine
 from smidr_ci.errors import BusyError, ConfigError, FailureKind, HostError, ImageError, LayerError
 from smidr_ci.files import make_marked_dir
+from smidr_ci.forges.external import why_no_store
 from smidr_ci.forges.github.artifact_uploads import is_uploaded
 from smidr_ci.forges.github.facts import JobFacts
 from smidr_ci.forges.github.runners.container import Containers, runner_spec
@@ -70,6 +73,7 @@ from smidr_ci.forges.github.runners.install import Installs
 from smidr_ci.forges.github.runners.surroundings import job_user, runners_directory, total_slots
 from smidr_ci.forges.github.trust import Verdict, decide
 from smidr_ci.forges.gitlab.checkouts import remove_old_checkouts
+from smidr_ci.forges.gitlab.elsewhere import is_offered
 from smidr_ci.forges.gitlab.payload import GitInfo, Job, JobInfo
 from smidr_ci.forges.gitlab.trust import trust_of
 from smidr_ci.images.store import ImageStore
@@ -78,6 +82,7 @@ from smidr_ci.layers.entries import local_path
 from smidr_ci.layers.resolve import ask
 from smidr_ci.layers.urls import parse_url
 from smidr_ci.stores.opening import open_store
+from smidr_ci.stores.s3 import S3Store
 from smidr_ci.stores.s3_client import make_client
 from smidr_ci.trust import Trust
 from tests.fakes.agent_bench import PROJECT
@@ -749,6 +754,55 @@ def read_by_builds(_: World, agent: AgentConfig) -> str:
         return store.where
 
 
+def asked_of_external(_: World, agent: AgentConfig) -> str:
+    """What comes of asking the store for big artifacts, which nobody serves."""
+    settings = agent.artifacts.external_store
+    if settings is None:
+        return ""
+    with closing(open_store(settings, pause=lambda _: None)) as store:
+        try:
+            return f"{store.head('x')} in {store.where}"
+        except errors.SmidrError as error:
+            return str(error)
+
+
+def link_to_external(_: World, agent: AgentConfig) -> str:
+    settings = agent.artifacts.external_store
+    assert settings is not None
+    with closing(open_store(settings)) as store:
+        return store.url("key")
+
+
+def signed_links(_: World, agent: AgentConfig) -> str:
+    settings = agent.artifacts.external_store
+    assert settings is not None
+    signer = boto3.client(
+        "s3",
+        region_name="us-east-1",
+        aws_access_key_id="a",
+        aws_secret_access_key="b",
+        config=Config(signature_version="s3v4"),
+    )
+    with closing(signer), closing(S3Store(settings, signer)) as store:
+        return parse_qs(urlsplit(store.url("key")).query)["X-Amz-Expires"][0]
+
+
+def external_in_the_cloud(_: World, agent: AgentConfig) -> object:
+    settings = agent.artifacts.external_store
+    assert settings is not None
+    client = make_client(settings.model_copy(update={"credentials_file": None}))
+    with closing(client):
+        return client.meta.endpoint_url, client.meta.region_name
+
+
+def strangers_place(_: World, agent: AgentConfig) -> str:
+    return why_no_store(agent.artifacts.external_store, Trust.UNTRUSTED)
+
+
+def gitlab_largest(_: World, agent: AgentConfig) -> tuple[bool, ...]:
+    return tuple(is_offered(size, agent.gitlab.largest_artifact) for size in (1, 100))
+
+
 AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "substitution": substituted,
     "environment": environment_seen,
@@ -846,6 +900,7 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "trust.untrusted_time_limit": strangers_time_limit,
     "gitlab.trusted_refs": lambda _, agent: job_trust(agent, is_protected=False),
     "gitlab.trusted_projects": lambda _, agent: job_trust(agent, is_protected=True),
+    "gitlab.largest_artifact": gitlab_largest,
     "gitlab.keep_checkouts_days": checkouts_left,
     "github.trusted_refs": own_push,
     "github.trusted_repositories": own_push,
@@ -875,6 +930,14 @@ AGENT_CONSUMERS: Final[Mapping[str, Consumer]] = {
     "directories.layers": places,
     "directories.workspaces": places,
     "directories.artifacts": artifacts_place,
+    "artifacts.external_store.url": asked_of_external,
+    "artifacts.external_store.credentials_file": asked_of_external,
+    "artifacts.external_store.ca_file": asked_of_external,
+    "artifacts.external_store.endpoint": external_in_the_cloud,
+    "artifacts.external_store.region": external_in_the_cloud,
+    "artifacts.external_store.public_url": link_to_external,
+    "artifacts.external_store.link_days": signed_links,
+    "artifacts.external_store.untrusted": strangers_place,
     "api.address": listening,
     "api.http_address": listening,
     "api.tls_certificate_file": listening,

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,16 +19,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from smidr_ci.builds.model import ArtifactRecord
+from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState
 from smidr_ci.cancel import CancelToken
+from smidr_ci.config.artifacts import ExternalStore
 from smidr_ci.errors import CancelledError
 from smidr_ci.forges.errors import ForgeError
 from smidr_ci.forges.github.artifact_names import mime_type_of, names_for, next_name
 from smidr_ci.forges.github.artifact_uploads import MANIFEST, AgentStore, ArtifactUploads
 from smidr_ci.forges.github.blocks import BLOCK_BYTES, BlockUpload
+from smidr_ci.forges.github.elsewhere import OperatorStore
 from smidr_ci.forges.github.results import ResultsService, RuntimeToken
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.transport import Limits, Transport
+from smidr_ci.trust import Trust
 from tests.fakes.forward_proxy import serve_proxy
 from tests.fakes.github.results import SERVICE, runtime_token
 from tests.fakes.github.room import Room
@@ -48,6 +52,7 @@ class Job:
         self.folder = room.folder / "artifacts"
         self.folder.mkdir()
         self.cancel = CancelToken()
+        self.said: list[str] = []
         self.transport = Transport(limits=Limits(connect_s=5, pause_s=5))
 
     def service(self, token: str = "") -> ResultsService:
@@ -390,3 +395,62 @@ def test_kinds_of_files_and_further_names() -> None:
     assert next_name("a.tar.gz") == "a-2.tar.gz"
     assert next_name("a-2.tar.gz") == "a-3.tar.gz"
     assert next_name("a") == "a-2"
+
+
+def operators_store(job: Job, folder: Path, trust: Trust, **settings: Any) -> OperatorStore:
+    values = {"url": f"file://{folder}", "public_url": "https://files.example", **settings}
+    record = BuildRecord(
+        build_id="acme-12345678",
+        customer="acme",
+        project="distro",
+        targets=("image",),
+        state=BuildState.COMPLETED,
+        created=datetime(2026, 1, 1, tzinfo=UTC),
+        trust=trust,
+    )
+    return OperatorStore(
+        ExternalStore.model_validate(values),
+        lambda: record,
+        AgentStore("acme-12345678", "https://ci.acme.example/"),
+        job.cancel,
+        job.said.append,
+    )
+
+
+@pytest.mark.parametrize("trust", [Trust.TRUSTED, Trust.UNTRUSTED])
+def test_what_is_too_big_goes_to_the_operators_store(
+    job: Job, tmp_path: Path, trust: Trust
+) -> None:
+    store = operators_store(job, tmp_path, trust, untrusted=True)
+    big = job.file("images/big one.wic", b"b" * 2000)
+    report = job.uploads(largest_bytes=1000, store=store).run(job.folder, [big])
+    ((_, url),) = report.placed
+    below = "untrusted/" if trust is Trust.UNTRUSTED else ""
+    assert url.startswith(f"https://files.example/{below}acme/acme-12345678/images/big_one.wic-")
+    key = url.removeprefix("https://files.example/")
+    assert (tmp_path / key).read_bytes() == b"b" * 2000
+    assert job.manifest()["images/big one.wic"] == {
+        "path": "images/big one.wic",
+        "size": 2000,
+        "sha256": big.sha256,
+        "place": url,
+    }
+
+
+def test_a_strangers_big_file_stays_on_the_host(job: Job, tmp_path: Path) -> None:
+    store = operators_store(job, tmp_path, Trust.UNTRUSTED)
+    big = job.file("big.wic", b"b" * 2000)
+    report = job.uploads(largest_bytes=1000, store=store).run(job.folder, [big])
+    ((_, place),) = report.placed
+    assert place.startswith("https://ci.acme.example/")
+    assert list(tmp_path.glob("**/*.wic")) == [job.folder / "big.wic"]
+
+
+def test_a_store_in_trouble_is_a_warning_and_the_file_stays_named(job: Job, tmp_path: Path) -> None:
+    store = operators_store(job, tmp_path / "unmounted", Trust.TRUSTED)
+    big = job.file("big.wic", b"b" * 2000)
+    report = job.uploads(largest_bytes=1000, store=store).run(job.folder, [big])
+    (warning,) = report.warnings
+    assert "nowhere but on the host" in warning
+    assert "no such directory" in warning
+    assert job.manifest()["big.wic"]["sha256"] == big.sha256
