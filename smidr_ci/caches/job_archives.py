@@ -42,7 +42,7 @@ class JobArchives:
 
     root: Path
     max_bytes: int | None = None
-    """What one archive may have at most."""
+    """What they may have at most, each one and all together."""
     spare_bytes: int = 1 << 30
     """What must stay free on the disk."""
     patience_s: float = 600.0
@@ -80,9 +80,21 @@ class JobArchives:
             with self._alone(place.parent, cancel):
                 for left in place.parent.glob(f"{_BEGUN}*"):
                     left.unlink()
-                return self._replace(place, chunks, cancel)
+                size = self._replace(place, chunks, cancel)
+            self._make_room(place.parent, cancel)
         except OSError as error:
             raise as_host_error(error, "can't keep the cache", place.parent) from error
+        return size
+
+    def _make_room(self, newest: Path, cancel: CancelToken) -> None:
+        """Let the others go that were used least recently, as far as the limit says."""
+        if self.max_bytes is None:
+            return
+        items = sorted(job_archive_items(self.root, cancel), key=lambda item: item.use_s)
+        total = sum(item.size_bytes for item in items)
+        for item in items:
+            if total > self.max_bytes and item.path != str(newest) and item.remove():
+                total -= item.size_bytes
 
     @contextmanager
     def _alone(self, folder: Path, cancel: CancelToken) -> Iterator[KernelLock]:
@@ -174,7 +186,7 @@ def _remove(folder: Path, owner: Path) -> bool:
 
 def _as_name(text: str) -> str:
     """One name of a file that no other text has, and a reader may know again."""
-    name = quote(text, safe="+,=@ ", errors="surrogateescape")
+    name = quote(text, safe="+,=@", errors="surrogateescape")
     if name.startswith("."):
         name = f"%2E{name[1:]}"
     if len(name) <= _LONGEST:

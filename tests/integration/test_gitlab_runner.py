@@ -181,7 +181,7 @@ def test_hooks_and_caches_belong_to_the_builds_user(site: Site) -> None:
     assert "from the cache file0\n" in second
     other = text_of(site.run("keeps", is_protected=False))
     assert "from the cache \n" in other
-    (archive,) = (site.smidr.home / "job-caches").glob("* 7 trusted/*/cache.zip")
+    (archive,) = (site.smidr.home / "job-caches").glob("*,7,trusted/*/cache.zip")
     with zipfile.ZipFile(archive) as kept:
         assert kept.namelist() == ["deps/", "deps/file0", "deps/file1"]
 

@@ -78,5 +78,5 @@ def cache_owner(job: Job, url: str, trust: Trust) -> str:
         return ""
     group = "trusted"
     if trust is not Trust.TRUSTED:
-        group = f"fork {ref_of(job)}" if _is_from_fork(job) else "untrusted"
-    return f"{host} {project} {group}"
+        group = f"fork,{ref_of(job)}" if _is_from_fork(job) else "untrusted"
+    return f"{host},{project},{group}"

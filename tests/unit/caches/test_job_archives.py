@@ -14,7 +14,7 @@ from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import BusyError, CancelledError, HostError
 from smidr_ci.locks import try_lock
 
-OWNER = "gitlab.example.com 7 trusted"
+OWNER = "gitlab.example.com,7,trusted"
 
 
 @pytest.fixture
@@ -103,6 +103,20 @@ def test_an_archive_over_the_limit_is_not_kept(tmp_path: Path) -> None:
     with pytest.raises(HostError, match="bigger than"):
         save(archives, b"123", b"456")
     assert read(archives) == b"small"
+
+
+def test_what_was_used_least_recently_makes_room(tmp_path: Path) -> None:
+    archives = JobArchives(tmp_path / "job-caches", max_bytes=350_000, spare_bytes=0)
+    content = b"x" * 100_000
+    for number, key in enumerate(("read", "unused", "middle")):
+        save(archives, content, key=key, owner=f"owner {number}")
+        folder = archives.place(f"owner {number}", key).parent
+        os.utime(folder, (1000 + number, 1000 + number))
+    assert read(archives, "read", "owner 0") == content
+    save(archives, content, key="new")
+    assert {path.parent.name for path in archives.root.rglob("cache.zip")} == {
+        "read", "middle", "new",
+    }  # fmt: skip
 
 
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path: Path) -> None:
