@@ -1,3 +1,3 @@
 """Fixtures that unit and integration tests share."""
 
-pytest_plugins = ["tests.fakes.hello"]
+pytest_plugins = ["tests.fakes.hello", "tests.fakes.sockets"]

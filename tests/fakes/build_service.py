@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ class FakeBuildService:
             self._wakers.setdefault(full_id, []).append(wake)
 
         def unsubscribe() -> None:
-            with self._lock:
+            with self._lock, suppress(ValueError):  # it may be asked twice, as the agent may
                 self._wakers[full_id].remove(wake)
 
         return unsubscribe

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+from tests.fakes.sockets import address_for
+
 __all__ = ["INFO", "VERSION", "Answer", "FakeDockerApi", "Request", "collect_lost_sockets"]
 
 VERSION = {"Version": "20.10.24", "ApiVersion": "1.41", "Components": [{"Name": "Engine"}]}
@@ -71,6 +73,7 @@ class FakeDockerApi:
     _server: socketserver.UnixStreamServer | None = None
 
     def __post_init__(self) -> None:
+        self.socket = address_for(self, self.socket)
         self.on("GET", "/version", lambda _: Answer(json=VERSION))
         self.on("GET", "/info", lambda _: Answer(json=INFO))
 

@@ -24,6 +24,7 @@ from smidr_ci.config.api import Api
 from smidr_ci.home import Home
 from tests.fakes.build_service import FakeBuildService
 from tests.fakes.http_agent import FakePlaces
+from tests.fakes.sockets import address_for
 
 
 class GrpcAgent:
@@ -41,6 +42,7 @@ class GrpcAgent:
     ) -> None:
         self.home = home
         home.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._short_socket = address_for(self, home.grpc_socket)
         self.agent = FakeBuildService(home)
         self._database = Database(home.database)
         self.tokens = TokenStore(self._database)
@@ -89,8 +91,8 @@ class GrpcAgent:
 
     @property
     def socket(self) -> str:
-        """The address of the unix socket."""
-        return f"unix:{self.home.grpc_socket}"
+        """The address of the unix socket, of any client of gRPC."""
+        return f"unix:{self._short_socket}"
 
     @property
     def address(self) -> str:
@@ -104,7 +106,7 @@ class GrpcAgent:
 
     def client(self, **options: Any) -> GrpcClient:
         """A client of the unix socket; the test closes it."""
-        return GrpcClient(self.socket, **options)
+        return GrpcClient(f"unix:{self.home.grpc_socket}", **options)
 
     def write(self, build_id: str, text: bytes) -> None:
         """Add to a build's console."""

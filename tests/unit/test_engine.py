@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import stat
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -53,19 +53,17 @@ def test_without_docker_host_a_socket_of_the_user_is_found(tmp_path: Path) -> No
     assert found == f"unix://{tmp_path}/podman/podman.sock"
 
 
-def test_missing_socket_says_that_the_engine_does_not_run(tmp_path: Path) -> None:
+def test_missing_socket_says_that_the_engine_does_not_run(socket_dir: Path) -> None:
     with pytest.raises(EngineUnreachableError, match="not running") as caught:
-        Engine(f"unix://{tmp_path}/none.sock").facts  # noqa: B018 - the use connects
+        Engine(f"unix://{socket_dir}/none.sock").facts  # noqa: B018 - the use connects
     assert "systemctl start docker" in caught.value.hint
     assert caught.value.kind.exit_code == 4
 
 
-def test_socket_that_nobody_serves_says_refused(tmp_path: Path) -> None:
-    left = socket.socket(socket.AF_UNIX)
-    left.bind(str(tmp_path / "left.sock"))
-    left.close()
+def test_socket_that_nobody_serves_says_refused(socket_dir: Path) -> None:
+    os.mknod(socket_dir / "left.sock", stat.S_IFSOCK | 0o600)
     with pytest.raises(EngineUnreachableError, match="connection refused"):
-        Engine(f"unix://{tmp_path}/left.sock").facts  # noqa: B018 - the use connects
+        Engine(f"unix://{socket_dir}/left.sock").facts  # noqa: B018 - the use connects
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may use any socket")

@@ -43,9 +43,9 @@ class Supervisor:
 
 
 @pytest.fixture(params=["path", "abstract"])
-def supervisor(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Supervisor]:
+def supervisor(request: pytest.FixtureRequest, socket_dir: Path) -> Iterator[Supervisor]:
     is_path = request.param == "path"
-    address = str(tmp_path / "notify") if is_path else f"@smidr-test-{secrets.token_hex(8)}"
+    address = str(socket_dir / "notify") if is_path else f"@smidr-test-{secrets.token_hex(8)}"
     made = Supervisor(address)
     yield made
     made.socket.close()
@@ -95,12 +95,12 @@ def test_an_address_of_another_kind_counts_as_none(
 
 
 def test_a_supervisor_that_is_gone_or_deaf_stops_nobody(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    socket_dir: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    Notifier(str(tmp_path / "nobody")).ready()
+    Notifier(str(socket_dir / "nobody")).ready()
     assert "READY=1" in caplog.text
     Notifier("/" + "x" * 300).ready()
-    deaf = Supervisor(str(tmp_path / "deaf"))
+    deaf = Supervisor(str(socket_dir / "deaf"))
     with deaf.socket, socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as noise:
         noise.setblocking(False)
         with suppress(BlockingIOError):  # its queue is full then

@@ -306,8 +306,7 @@ def test_a_socket_at_a_long_path_works(tmp_path: Path) -> None:
 
 def test_a_socket_that_a_dead_agent_left_is_replaced(home: Home) -> None:
     home.root.mkdir(parents=True)
-    with socket.socket(socket.AF_UNIX) as dead:
-        dead.bind(str(home.grpc_socket))
+    os.mknod(home.grpc_socket, stat.S_IFSOCK | 0o600)
     with GrpcAgent(home) as agent:
         assert is_well(agent)
 

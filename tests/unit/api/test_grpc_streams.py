@@ -392,8 +392,8 @@ def test_a_client_reads_from_several_threads(agent: GrpcAgent) -> None:
 
 
 def test_the_socket_of_a_dead_agent_is_no_address(home: Home) -> None:
-    with GrpcAgent(home) as agent:
-        path = agent.socket
+    with GrpcAgent(home):
+        path = f"unix:{home.grpc_socket}"
     assert not home.grpc_socket.exists()
     client = GrpcClient(path)
     with pytest.raises(AgentUnreachableError):

@@ -226,7 +226,8 @@ def test_the_socket_is_its_owners_alone_whatever_the_umask(home: Home) -> None:
 
 def test_the_kernel_says_who_is_at_the_other_end(home: Home) -> None:
     with closing(bind_unix(home.socket)) as server, closing(socket.socket(socket.AF_UNIX)) as us:
-        us.connect(str(home.socket))
+        with short_path(home.socket) as name:
+            us.connect(name)
         with closing(server.accept()[0]) as accepted:
             assert peer_uid(accepted) == os.getuid()
 
@@ -259,8 +260,8 @@ def test_a_living_agents_socket_does_not(home: Home) -> None:
 
 
 def test_not_even_when_it_is_too_busy_to_answer(home: Home) -> None:
-    with closing(socket.socket(socket.AF_UNIX)) as server:
-        server.bind(str(home.socket))
+    with closing(socket.socket(socket.AF_UNIX)) as server, short_path(home.socket) as name:
+        server.bind(name)
         server.listen(0)
         waiting = []
         try:
@@ -268,7 +269,7 @@ def test_not_even_when_it_is_too_busy_to_answer(home: Home) -> None:
                 client = socket.socket(socket.AF_UNIX)
                 client.setblocking(False)
                 waiting.append(client)
-                client.connect(str(home.socket))
+                client.connect(name)
         except BlockingIOError:
             pass
         with pytest.raises(ConflictError):

@@ -68,9 +68,9 @@ def test_check_that_hangs_is_reported_in_time(subject: Subject) -> None:
 
 
 @pytest.fixture
-def mute_socket(tmp_path: Path) -> Iterator[Path]:
+def mute_socket(socket_dir: Path) -> Iterator[Path]:
     """A socket that accepts and never answers, as a hung engine does."""
-    path = tmp_path / "mute.sock"
+    path = socket_dir / "mute.sock"
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(path))
         server.listen(8)

@@ -17,6 +17,7 @@ from smidr_ci.errors import FailureKind, HostError, LayerError
 from smidr_ci.forges.errors import ForgeError
 from tests.fakes.gitlab.server import FakeJob, Fault
 from tests.fakes.gitlab.site import Site, open_site, payload
+from tests.fakes.gitlab.state import Request
 
 
 @pytest.fixture
@@ -68,9 +69,14 @@ def test_a_job_that_succeeds_is_built_uploaded_and_reported(site: Site) -> None:
 def test_29_a_job_that_is_refused_at_once_is_not_run(site: Site, headers: dict[str, str]) -> None:
     site.server.faults.append(Fault("update", 403, headers))
     start(site)
-    site.server.wait_until(lambda: len(site.server.asked("request")) > 3)
-    about = [item for item in site.server.requests if item.path.startswith("jobs/42")]
-    assert len(about) == 1
+
+    def about() -> list[Request]:
+        return [item for item in site.server.requests if item.path.startswith("jobs/42")]
+
+    site.server.wait_until(lambda: len(about()) > 0)
+    before = len(site.server.asked("request"))
+    site.server.wait_until(lambda: len(site.server.asked("request")) > before + 3)
+    assert len(about()) == 1
     assert site.checkouts == []
     assert list((site.home.root / "jobs").iterdir()) == []
 
@@ -452,6 +458,7 @@ def test_a_job_without_config_fails_at_once_and_says_what_to_write(site: Site) -
     assert job.failure_reason == "script_failure"
     assert "names no smidr config" in job.trace
     assert "SMIDR_CONFIG" in job.trace
+    assert site.checkouts == []
 
 
 def test_a_missing_config_file_is_the_projects_fault(site: Site) -> None:
