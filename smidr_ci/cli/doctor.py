@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Final
 
 import click
@@ -13,6 +14,7 @@ from smidr_ci.builds.leftovers import Leftover, find_leftovers
 from smidr_ci.builds.reconcile import mark_interrupted_builds
 from smidr_ci.cli.options import json_option
 from smidr_ci.cli.output import print_columns, print_json
+from smidr_ci.config.stores import StoreSettings
 from smidr_ci.doctor.model import Check, CheckResult, Status, fine, warned
 from smidr_ci.doctor.run import Subject, run_checks
 from smidr_ci.engine import Engine
@@ -36,7 +38,8 @@ def doctor(clean: bool, as_json: bool) -> int:
     host = Host.open()
     mark_interrupted_builds(host.store)
     removed = _clean(find_leftovers(host)) if clean else []
-    results = run_checks(_subject(host), [Check("leftovers", lambda: _check_leftovers(host))])
+    more = [Check("leftovers", lambda: _check_leftovers(host)), *_store_checks(host)]
+    results = run_checks(_subject(host), more)
     if as_json:
         print_json({"checks": [asdict(result) for result in results], "removed": removed})
     else:
@@ -63,6 +66,24 @@ def _subject(host: Host) -> Subject:
         default_base=host.image_settings.default_base,
         environ=host.environ,
     )
+
+
+def _store_checks(host: Host) -> Iterator[Check]:
+    """Of the stores that are set up."""
+    external, share = host.agent.artifacts.external_store, host.agent.cache.share
+    stores = {
+        "artifacts.external_store": external,
+        "cache.share": share.written if share is not None and share.upload else None,
+    }
+    for name, settings in stores.items():
+        if settings is not None:
+            yield Check(name, partial(_check_store, name, settings))
+
+
+def _check_store(name: str, settings: StoreSettings) -> Sequence[CheckResult]:
+    from smidr_ci.doctor.stores import check_store  # noqa: PLC0415 - few hosts have one
+
+    return check_store(name, settings)
 
 
 def _clean(leftovers: Sequence[Leftover]) -> list[str]:
