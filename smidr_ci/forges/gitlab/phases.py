@@ -118,8 +118,8 @@ class JobPhases:
         job = self.job
         for warning in _not_done(job):
             job.joblog.warning(warning)
+        script = job.script()  # a job that this runner can't do fails before anything is fetched
         bring_sources(job)
-        script = job.script()
         has_lines = bool(script.before or script.after)
         if has_lines and job.workshop.scripts is None:
             raise ConfigError(
