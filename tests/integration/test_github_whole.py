@@ -196,7 +196,7 @@ def test_a_build_that_fails_is_annotated_on_its_line_in_step_and_check(
 
 
 def test_the_check_is_right_when_the_agent_was_killed_in_the_middle(
-    lab: Lab, tmp_path: Path
+    lab: Lab, tmp_path: Path, docker_client: APIClient
 ) -> None:
     slow(lab)
     with AgentProcess(lab.smidr) as agent:
@@ -206,6 +206,9 @@ def test_the_check_is_right_when_the_agent_was_killed_in_the_middle(
             lambda: [run["status"] for run in lab.github.state.checks.values()] == ["in_progress"],
             60,
         )
+        assert_no_secrets(
+            lab, [item["Id"] for item in agent.containers(docker_client)], docker_client
+        )
         agent.kill()
         step.wait_for("The agent does not answer")
         agent.start()
@@ -214,6 +217,15 @@ def test_the_check_is_right_when_the_agent_was_killed_in_the_middle(
     assert (result.code, result.outputs["result"]) == (0, "completed"), result.raw
     assert result.text.count("NOTE: Executing Tasks") == 1
     assert (check["conclusion"], annotations) == ("success", [])
+
+
+def assert_no_secrets(lab: Lab, containers: list[str], docker_client: APIClient) -> None:
+    """None of the job's tokens, and not even their names, is where BitBake runs."""
+    assert containers
+    for container in containers:
+        told = json.dumps(docker_client.inspect_container(container))
+        for secret in ("ACTIONS_", lab.tokens.value, runtime_token(), "bearer-of-the-runner"):
+            assert secret not in told
 
 
 def test_three_gigabytes_go_up_to_the_run_in_little_memory(

@@ -121,12 +121,17 @@ for (const [name, payload] of [
 }
 
 test('outputs with newlines and delimiters of others are read back as they were', (t) => {
-  const root = workspace(t, { out: '', summary: '' });
-  const files = new StepFiles({ GITHUB_OUTPUT: path.join(root, 'out'), GITHUB_STEP_SUMMARY: path.join(root, 'summary') });
+  const root = workspace(t, { out: '' });
+  const files = new StepFiles({ GITHUB_OUTPUT: path.join(root, 'out') });
   files.setOutput('a', 'x\nEOF\nb=c');
   const [first, ...rest] = fs.readFileSync(path.join(root, 'out'), 'utf8').trimEnd().split('\n');
   assert.equal(rest.at(-1), first.slice('a<<'.length));
   assert.equal(rest.slice(0, -1).join('\n'), 'x\nEOF\nb=c');
+});
+
+test('a summary that is too long is cut, and says where the rest is', (t) => {
+  const root = workspace(t, { summary: '' });
+  const files = new StepFiles({ GITHUB_STEP_SUMMARY: path.join(root, 'summary') });
   files.addSummary('\u00e4'.repeat(1 << 20), 'smidr status x');
   files.addSummary('more', 'smidr status x');
   const summary = fs.readFileSync(path.join(root, 'summary'));

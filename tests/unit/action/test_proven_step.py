@@ -13,6 +13,8 @@ import pytest
 from smidr_ci.api.github_steps import GitHubSteps
 from smidr_ci.builds.model import BuildState
 from smidr_ci.forges.github.assembly import forge_for
+from smidr_ci.forges.github.rendering import annotated, annotation_list
+from smidr_ci.forges.github.targets import CheckTarget
 from smidr_ci.forges.parts import Parts
 from smidr_ci.home import Home
 from smidr_ci.trust import Trust
@@ -125,6 +127,25 @@ def test_the_token_is_fetched_through_the_proxy_of_the_job(
     assert served.agent.orders[0].trust is Trust.TRUSTED, result.raw
     assert proxy.asked == ["CONNECT tokens.example:443 HTTP/1.1"]
     assert tokens.asked == [("/token?api-version=2&audience=smidr", "Bearer bearer-of-the-runner")]
+
+
+def test_of_25_errors_ten_are_annotations_of_the_step_and_all_of_the_check(
+    served: HttpAgent, workspace: Workspace
+) -> None:
+    common = {"category": "compile", "severity": "error", "repo_path": "smidr.yaml"}
+    found = tuple(
+        {**common, "message": f"error {number}", "line": number + 1} for number in range(25)
+    )
+    step = workspace.start(INPUTS)
+    step.wait_for("is queued by the agent")
+    build_id = served.agent.store.list()[0].build_id
+    record = served.agent.change(build_id, state=BuildState.FAILED, exit_code=1, findings=found)
+    result = step.result()
+    assert len(result.errors) == 10
+    assert "15 more findings" in result.text
+    target = CheckTarget("acme/bsp", SHA, "smidr / image", directory=str(workspace.checkout))
+    listed = annotation_list(record, target, annotated(record, target))
+    assert [item["start_line"] for item in listed] == list(range(1, 26))
 
 
 def test_without_the_permission_the_build_is_not_trusted_and_the_log_says_why(
