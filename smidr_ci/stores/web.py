@@ -135,6 +135,7 @@ class WebStore:
     def _is_moving(self) -> bool:
         """RFC 4918: a server of class 1 or more has MOVE."""
         if self._moves is None:
+            self._moves = False
             with contextlib.suppress(RefusedError):
                 answer = self._calls.repeat(lambda: self._calls.once("OPTIONS", self._base))
                 self._moves = answer is not None and "1" in answer.headers.get("DAV", "")

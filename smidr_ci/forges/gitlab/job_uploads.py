@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
-from smidr_ci.builds.model import BuildRecord
+from smidr_ci.builds.model import ArtifactRecord, BuildRecord
 from smidr_ci.cancel import CancelToken
 from smidr_ci.clock import Clock, SystemClock
 from smidr_ci.config.agent import AgentConfig
@@ -22,6 +22,7 @@ from smidr_ci.forges.gitlab.elsewhere import Elsewhere
 from smidr_ci.forges.gitlab.jobpage import page_of
 from smidr_ci.forges.gitlab.payload import Artifact, Job
 from smidr_ci.forges.gitlab.ports import JobLog, Outcome
+from smidr_ci.forges.gitlab.provenance import Provenance, is_wanted
 from smidr_ci.forges.gitlab.reports import (
     ANNOTATIONS,
     ARTIFACTS,
@@ -30,7 +31,6 @@ from smidr_ci.forges.gitlab.reports import (
     write_annotations,
     write_reports,
 )
-from smidr_ci.forges.gitlab.provenance import Provenance, is_wanted
 from smidr_ci.forges.gitlab.transport import Pause
 from smidr_ci.forges.gitlab.uploads import Uploader
 from smidr_ci.forges.gitlab.variables import expand, expand_text
@@ -114,7 +114,8 @@ class JobUploads:
                 why_not_elsewhere=why_no_store(settings, trust),
             )
             if external is not None:
-                elsewhere = Elsewhere(external, uploader.say, uploader.cancel, note)
+                known = {f"{ARTIFACTS}/{item.path}": item for item in _artifacts_of(record)}
+                elsewhere = Elsewhere(external, uploader.say, uploader.cancel, note, known)
                 uploader = replace(uploader, job=_links_last(job), elsewhere=elsewhere)
             uploader.upload(succeeded=outcome.succeeded)
             if placed and record is not None and not _has_links(job):
@@ -203,6 +204,10 @@ def _links_last(job: Job) -> Job:
     """Links can be told once the files are where they lead."""
     order = sorted(job.artifacts, key=lambda entry: entry.type == "annotations")
     return replace(job, artifacts=tuple(order))
+
+
+def _artifacts_of(record: BuildRecord | None) -> Sequence[ArtifactRecord]:
+    return record.artifacts if record is not None else ()
 
 
 def _names(job: Job, record: BuildRecord | None) -> tuple[str, ...]:

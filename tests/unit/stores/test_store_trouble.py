@@ -129,6 +129,15 @@ def test_a_server_that_cannot_move_gets_the_file_in_place(room: Room, is_moving:
 
 
 @only_web
+def test_a_server_that_does_not_say_what_it_can_gets_the_file_in_place(room: Room) -> None:
+    room.faulty.faults.append(Fault("OPTIONS .*", status=403))
+    for key in ("key", "other"):
+        room.store.put(key, CONTENT)
+    assert room.faulty.count("OPTIONS .*") == 1
+    assert room.faulty.count("MOVE .*") == 0
+
+
+@only_web
 def test_what_was_there_before_outlives_a_refusal(room: Room) -> None:
     room.store.put("key", Content.of_bytes(b"before"))
     room.faulty.faults.append(Fault(PUTS, status=413))

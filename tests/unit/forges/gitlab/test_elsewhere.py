@@ -33,6 +33,7 @@ from tests.fakes.artifact_server import ArtifactServer, Fault, serve_artifacts
 from tests.fakes.job_log import RecordedLog
 
 IMAGE = os.urandom(1 << 20) * 3
+SHA256 = hashlib.sha256(IMAGE).hexdigest()
 LARGE = Fault(413, message="Request Entity Too Large")
 ARCHIVE = Artifact(name="images", paths=("smidr-artifacts/",), when="always")
 LINKS = Artifact(
@@ -77,7 +78,7 @@ class Lab:
             state=BuildState.COMPLETED,
             created=begun,
             trust=self.trust,
-            artifacts=(ArtifactRecord("images/a.wic", len(IMAGE), "0"),),
+            artifacts=(ArtifactRecord("images/a.wic", len(IMAGE), SHA256),),
         )
 
     def job(self, *entries: Artifact) -> Job:
@@ -145,7 +146,7 @@ def test_files_too_big_for_the_server_are_stored_and_linked(lab: Lab) -> None:
         "manifest (0.0 MB)": url.replace("images/a.wic", "manifest"),
     }
     image = next(item for item in placed if item.path.endswith("a.wic"))
-    assert (image.url, image.sha256) == (url, hashlib.sha256(IMAGE).hexdigest())
+    assert (image.url, image.sha256) == (url, SHA256)
     assert url in lab.log.text
     assert image.sha256 in lab.log.text
     assert "2 files with 3.0 MiB" in lab.log.text
@@ -225,6 +226,15 @@ def test_a_store_in_trouble_fails_the_job_with_both_reasons(lab: Lab) -> None:
         lab.upload(lab.settings(), ARCHIVE, LINKS)
     assert "it is not in the build host's store either" in lab.log.text
     assert "no such directory" in lab.log.text
+
+
+def test_a_file_that_is_not_what_the_build_left_is_not_stored(lab: Lab) -> None:
+    (lab.files / "images/a.wic").write_bytes(IMAGE[::-1])
+    lab.server.faults.append(LARGE)
+    with pytest.raises(BuildFailedError):
+        lab.upload(lab.settings(), ARCHIVE)
+    assert "changed before it was stored" in lab.log.text
+    assert f"lab/{BUILD}/smidr-artifacts/images/a.wic" not in lab.in_store()
 
 
 def test_a_second_try_after_a_kill_finds_the_files_there(lab: Lab) -> None:
