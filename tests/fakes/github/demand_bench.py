@@ -12,7 +12,7 @@ from smidr_ci.forges.github.client import GitHubClient
 from smidr_ci.forges.github.runners.assembly import Surroundings, make_on_demand
 from smidr_ci.forges.github.runners.on_demand import OnDemand
 from smidr_ci.forges.github.runners.options import RunnerOptions
-from smidr_ci.forges.github.runners.ports import RunnerState
+from smidr_ci.forges.github.runners.ports import Runners, RunnerState
 from smidr_ci.forges.github.runs import WorkflowRuns
 from smidr_ci.forges.github.site import Site
 from smidr_ci.forges.github.transport import Limits
@@ -43,12 +43,22 @@ jobs:
 class DemandBench:
     """One agent's runners of one registration; `restart` is what a new process would do."""
 
-    def __init__(self, room: Room, *, url: str = "", config: Any = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        room: Room,
+        *,
+        url: str = "",
+        config: Any = None,
+        local: Callable[[], Runners] | None = None,
+        **settings: Any,
+    ) -> None:
+        """`local` makes other runners than those that are only states."""
         self.room = room
         self.server = room.server
         self.home = Home(room.folder)
         self.config = config or {}
         self.runners = FakeLocalRunners(room.clock)
+        self._local = local or (lambda: self.runners)
         self.held: list[tuple[str, str, str]] = []
         self.refusal: Callable[[int], str | None] = lambda _count: None
         app = {"app_id": str(APP_ID), "app_key_file": str(room.key_file())}
@@ -86,9 +96,9 @@ class DemandBench:
         assert made is not None
         return made
 
-    def _runners(self, registration: str, host: Any, downloads: Any) -> FakeLocalRunners:
+    def _runners(self, registration: str, host: Any, downloads: Any) -> Runners:
         del registration, host, downloads
-        return self.runners
+        return self._local()
 
     def _refusal(self, count: int) -> str | None:
         return self.refusal(count)

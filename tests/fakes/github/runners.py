@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,10 +15,10 @@ from tests.fakes.github.openapi import template
 __all__ = ["FakeRunners", "config_of", "jit_config"]
 
 
-def jit_config(name: str, number: int, secret: str) -> str:
+def jit_config(name: str, number: int, secret: str, **more: Any) -> str:
     """As the official runner takes it: file names, and their contents in base64."""
     files = {
-        ".runner": {"AgentId": str(number), "AgentName": name, "Ephemeral": "True"},
+        ".runner": {"AgentId": str(number), "AgentName": name, "Ephemeral": "True", **more},
         ".credentials": {"Scheme": "OAuth", "Data": {"clientId": secret}},
         ".credentials_rsaparams": {"d": secret},
     }
@@ -46,6 +47,8 @@ class FakeRunners:
     """Of all configs that were given out."""
     tokens: set[str] = field(default_factory=set)
     """Registration tokens."""
+    more: Callable[[str], dict[str, Any]] = lambda _name: {}
+    """What else is in the config of a runner with this name."""
     groups: dict[int, str] = field(default_factory=lambda: {1: "Default", 2: "builders"})
     files: dict[tuple[str, str, str], bytes] = field(default_factory=dict)
     """Repository, commit and path to contents."""
@@ -80,7 +83,9 @@ class FakeRunners:
         group = body.get("runner_group_id", 1)
         made = self.add(place, body["name"], labels=labels, runner_group_id=group)
         self.secrets.append(uuid.uuid4().hex)
-        return made, jit_config(made["name"], made["id"], self.secrets[-1])
+        return made, jit_config(
+            made["name"], made["id"], self.secrets[-1], **self.more(made["name"])
+        )
 
     def named(self, name: str) -> dict[str, Any] | None:
         return next((item for item in self.known.values() if item["name"] == name), None)

@@ -253,14 +253,15 @@ class OnDemand:
             self._fleet.settle(0, may_start=False)
             self.problem = ""
             return self._demand.every_s
+        busy, fresh = self._busy()
         try:
-            found = self._demand.wanted(self._old_busy())
+            found = self._demand.wanted(busy)
         except RateLimitedError as error:
             self.problem = error.message
             return max(error.after_s, self._demand.every_s)
         self._fleet.settle(found.runners)
         self.problem = found.problem or self._fleet.status.reason
-        return self._demand.every_s
+        return min(self._demand.every_s, _FRESH_S) if fresh else self._demand.every_s
 
     def _loop(self) -> None:
         while not self._ended.is_set():
@@ -282,9 +283,9 @@ class OnDemand:
                 return
             self._wake.wait(max(wait_s - self._between_s, 0.0))
 
-    def _old_busy(self) -> int:
+    def _busy(self) -> tuple[int, int]:
+        """Runners that are at work, for a while and since a moment ago."""
         now = self._clock.now()
-        return sum(
-            item.state is RunnerState.BUSY and (now - item.changed_at).total_seconds() >= _FRESH_S
-            for item in self.alive()
-        )
+        busy = [item for item in self.alive() if item.state is RunnerState.BUSY]
+        fresh = sum((now - item.changed_at).total_seconds() < _FRESH_S for item in busy)
+        return len(busy) - fresh, fresh
