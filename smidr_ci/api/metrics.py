@@ -6,7 +6,7 @@ Names follow https://prometheus.io/docs/practices/naming/.
 from __future__ import annotations
 
 import threading
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
@@ -30,6 +30,7 @@ __all__ = ["Metrics"]
 
 _MAX_PROJECTS: Final = 100
 _MAX_CALLS: Final = 200
+_MAX_RUNS: Final = 1000
 _STAGES: Final = frozenset(str(state) for state in BuildState)
 _MINUTE: Final = 60.0
 _BUCKETS: Final = (
@@ -51,6 +52,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._lock = threading.Lock()
         self._projects: OrderedDict[tuple[str, str], None] = OrderedDict()
+        self._runs: deque[str] = deque(maxlen=_MAX_RUNS)
         self._calls_seen: set[tuple[str, str]] = set()
         registry.register(Figures(status, store, directories, sizes))
         ProcessCollector(registry=registry)
@@ -79,6 +81,17 @@ class Metrics:
             ("result",),
             registry=registry,
         )
+        self._task_seconds = Counter(
+            "smidr_task_seconds",
+            "Time of tasks that ran, and an estimate of that of tasks which shared state spared.",
+            ("result",),
+            registry=registry,
+        )
+        self._restored = Counter(
+            "smidr_sstate_restored_bytes",
+            "Packed size of what builds took from shared state on this host.",
+            registry=registry,
+        )
         self._reuse = Gauge(
             "smidr_sstate_reuse_ratio",
             "Share of the wanted shared state that the project's last build found.",
@@ -103,7 +116,20 @@ class Metrics:
                 name = stage.name if stage.name in _STAGES else "other"
                 took = (stage.ended - stage.started).total_seconds()
                 self._stages.labels(name).observe(max(0.0, took))
+        if record.shared_run and self._has_counted(record.shared_run):
+            return  # it was built once
         self._count_sstate(record)
+        if record.work is not None:
+            self._task_seconds.labels("executed").inc(max(0.0, record.work.executed_s))
+            self._task_seconds.labels("spared").inc(max(0.0, record.work.spared_s))
+            self._restored.inc(max(0, record.work.restored_bytes))
+
+    def _has_counted(self, run_id: str) -> bool:
+        with self._lock:
+            if run_id in self._runs:
+                return True
+            self._runs.append(run_id)
+            return False
 
     def forge_called(self, forge: str, operation: str, outcome: str) -> None:
         """Count a call: `gitlab`, `patch-trace`, `ok` or `error` or another short word."""

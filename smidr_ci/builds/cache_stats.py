@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -11,6 +11,7 @@ from typing import Final
 from smidr_ci.builds.collectables import collectables
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.recipes import RecipeFacts, RecipeStore
 from smidr_ci.caches.index import CacheIndex, Totals
 from smidr_ci.caches.item_cache import ItemCache
 from smidr_ci.caches.layout import free_space
@@ -62,6 +63,13 @@ class Reuse:
     shortest_s: float
     """Wall time of the builds that found all, at least; 0 when there was none."""
     longest_s: float
+    executed_s: float
+    """Time of the tasks that ran, as if one after the other."""
+    spared_s: float
+    """Estimate of what those would have taken that sstate spared; see `model.Work`."""
+    restored: int
+    timed: int
+    restored_bytes: int
 
 
 @dataclass(frozen=True)
@@ -70,6 +78,8 @@ class CacheStats:
 
     caches: tuple[CacheFacts, ...]
     reuse: tuple[Reuse, ...]
+    recipes: tuple[RecipeFacts, ...] = ()
+    """Those on which most time was spent or spared."""
 
 
 def index_of(host: Host) -> CacheIndex:
@@ -78,11 +88,17 @@ def index_of(host: Host) -> CacheIndex:
 
 
 def cache_stats(
-    host: Host, *, full: bool = False, last: int = 20, cancel: CancelToken | None = None
+    host: Host,
+    *,
+    full: bool = False,
+    last: int = 20,
+    recipes: int = 10,
+    cancel: CancelToken | None = None,
 ) -> CacheStats:
     """Sizes from the index, brought up to date; `full` looks at every file, for its last use.
 
-    Reuse over the `last` builds of each project. Raises `OSError`, `HostError`, `CancelledError`.
+    Reuse over the `last` builds of each project, and so many `recipes`. Raises `OSError`,
+    `HostError`, `CancelledError`.
     """
     token = cancel or CancelToken()
     places, index = host.places, index_of(host)
@@ -98,14 +114,20 @@ def cache_stats(
     ]
     items = [item for item in collectables(host) if isinstance(item, ItemCache)]
     facts[2:2] = [_of_items(host, item, token) for item in items]
+    facts.append(_private(host))
     records = host.store.list(limit=_RECORDS, state=BuildState.COMPLETED)
-    return CacheStats(tuple(facts), tuple(reuse_of(records, last)))
+    known = RecipeStore(host.store.database).costliest(recipes)
+    return CacheStats(tuple(facts), tuple(reuse_of(records, last)), tuple(known))
 
 
 def reuse_of(newest_first: Iterable[BuildRecord], last: int) -> list[Reuse]:
     """Per project, over its `last` newest completed builds that had sstate to ask."""
     groups: dict[tuple[str, str], list[BuildRecord]] = {}
+    runs: set[str] = set()
     for record in newest_first:
+        if record.shared_run in runs:
+            continue  # it was built once
+        runs |= {record.shared_run} - {""}
         group = groups.setdefault((record.customer, record.project), [])
         if record.sstate is not None and len(group) < last:
             group.append(record)
@@ -119,7 +141,7 @@ def _reuse(customer: str, project: str, records: list[BuildRecord]) -> Reuse:
         for record in records
         if record.ended is not None and record.started is not None
     ]
-    newest = sums[0]
+    newest, works = sums[0], [record.work for record in records if record.work is not None]
     return Reuse(
         customer=customer,
         project=project,
@@ -131,7 +153,29 @@ def _reuse(customer: str, project: str, records: list[BuildRecord]) -> Reuse:
         last_percent=100 * (newest.local + newest.mirrors) // max(newest.wanted, 1),
         shortest_s=min(seconds, default=0.0),
         longest_s=max(seconds, default=0.0),
+        executed_s=sum(item.executed_s for item in works),
+        spared_s=sum(item.spared_s for item in works),
+        restored=sum(item.restored for item in works),
+        timed=sum(item.timed for item in works),
+        restored_bytes=sum(item.restored_bytes for item in works),
     )
+
+
+def _private(host: Host) -> CacheFacts:
+    """What is kept of untrusted builds' own caches, one per pull request."""
+    kept = host.kept_caches.known()
+    uses = [int(item.use_s) for item in kept]
+    facts = _facts(
+        host,
+        "private",
+        host.home.private_caches,
+        files=len(kept),
+        objects=None,
+        size_bytes=sum(item.size_bytes for item in kept),
+        uses=(min(uses, default=0), max(uses, default=0)),
+        looked_s=0.0,
+    )
+    return replace(facts, max_size=host.agent.trust.private_cache_size)
 
 
 def _of_totals(host: Host, name: str, path: Path, totals: Totals) -> CacheFacts:

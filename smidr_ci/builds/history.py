@@ -26,6 +26,12 @@ def previous_build(store: BuildStore, record: BuildRecord) -> BuildRecord | None
     )
     # What a stranger's build was says nothing of the project.
     trusted = [item for item in earlier if item.trust is Trust.TRUSTED]
-    alike = [item for item in trusted if item.targets == record.targets]
+    # Nor does one say more that was the same run.
+    others = [item for item in trusted if not _is_same_run(item, record)]
+    alike = [item for item in others if item.targets == record.targets]
     same = (item for item in alike if item.config_path == record.config_path)
     return next(same, alike[0] if alike else None)
+
+
+def _is_same_run(one: BuildRecord, other: BuildRecord) -> bool:
+    return bool(one.shared_run) and one.shared_run in {other.shared_run, other.build_id}

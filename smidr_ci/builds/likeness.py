@@ -36,12 +36,8 @@ def likeness_of(host: Host, request: BuildRequest, targets: tuple[str, ...]) -> 
 
 
 def _wants_its_own(request: BuildRequest) -> bool:
-    """Asked to do over what could be taken, or to leave its directory to whoever asked.
-
-    A source directory is the order's own, and may change while it is built.
-    """
-    asks = (request.clean, request.fresh, request.clean_image, request.keep_workspace)
-    return any(asks) or request.project.config.resolved_directories.source is not None
+    """Asked to do over what could be taken, or to leave its directory to whoever asked."""
+    return request.clean or request.fresh or request.clean_image or request.keep_workspace
 
 
 def _parts(host: Host, request: BuildRequest, targets: tuple[str, ...]) -> Iterator[object]:
@@ -54,6 +50,7 @@ def _parts(host: Host, request: BuildRequest, targets: tuple[str, ...]) -> Itera
     yield project.config.model_dump_json()
     yield project.path.name
     yield from (targets, request.targets, request.fetch_only, request.locked)
+    # A `directories.source` is read while the build runs: only the very same directory is alike.
     yield places_for(project, host.agent, host.home, request.trust)
     yield host.agent.workspaces.is_warm(request.ref)
 

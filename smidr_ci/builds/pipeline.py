@@ -24,6 +24,7 @@ from smidr_ci.builds.retention import retire
 from smidr_ci.builds.tenancy import Tenancy, clear_away, leased, take_over
 from smidr_ci.builds.uses import note_uses
 from smidr_ci.builds.warmth import damage_of
+from smidr_ci.builds.work import note_work
 from smidr_ci.caches.private import PRIVATE_CACHE
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import CancelledError, FailureKind, SmidrError
@@ -193,7 +194,9 @@ def _build(
     outcome = trail.require().outcome
     if outcome is None:
         outcome = run_attempts(host, prepared, workspace, trail, journal, cancel)
-        note_uses(host, workspace.build_id, workspace.extra.get("tmp", workspace.build / "tmp"))
+        tmp = workspace.extra.get("tmp", workspace.build / "tmp")
+        note_uses(host, workspace.build_id, tmp)
+        note_work(host, journal, tmp, prepared.sstate_of(workspace))
         trail.keep(outcome=outcome)
     if outcome.state is BuildState.COMPLETED and not request.fetch_only:
         tenancy.is_kept = True  # until the artifacts are out

@@ -59,6 +59,11 @@ class BuildStore:
         """The store of one host."""
         return cls(home.database, home.locks)
 
+    @property
+    def database(self) -> Database:
+        """For what else is kept beside the builds."""
+        return self._database
+
     def close(self) -> None:
         """Close the database; claims stay with their holders."""
         self._database.close()

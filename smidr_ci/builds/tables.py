@@ -42,6 +42,7 @@ __all__ = [
     "details",
     "metadata",
     "outbox",
+    "recipes",
     "record_from",
     "tokens",
     "values_of",
@@ -164,6 +165,23 @@ tokens = Table(
     Column("last_used", UtcDateTime),
 )
 """Who may use the API from elsewhere; see `api.tokens`."""
+
+recipes = Table(
+    "recipes",
+    metadata,
+    Column("recipe", String(128), primary_key=True),
+    Column("built", Integer, nullable=False),
+    Column("restored", Integer, nullable=False),
+    # Task -> seconds when it last ran.
+    Column("times", JSON, nullable=False),
+    Column("last_built", UtcDateTime),
+    Column("last_used", UtcDateTime, nullable=False),
+    # The last build that told of it.
+    Column("build_id", String(64), nullable=False),
+    Index("recipes_by_use", "last_used"),
+    Index("recipes_by_build", "build_id"),
+)
+"""What recipes took on this host; see `builds.recipes`."""
 
 _KEPT_APART: Final = frozenset(details.columns.keys()) - {"build_id"}
 _NOT_STORED: Final = frozenset({"is_summary"})

@@ -19,6 +19,7 @@ from smidr_ci.builds.cache_stats import CacheFacts, CacheStats, Reuse, cache_sta
 from smidr_ci.builds.collectables import CACHES
 from smidr_ci.builds.gc import Collected, GcOptions, hold_caches, run_gc
 from smidr_ci.builds.host import Host
+from smidr_ci.builds.recipes import RecipeFacts
 from smidr_ci.builds.reconcile import mark_interrupted_builds
 from smidr_ci.builds.uploads import share_facts
 from smidr_ci.caches.lru import Caps, Removal
@@ -39,6 +40,12 @@ __all__ = ["cache"]
 Command = TypeVar("Command", bound=Callable[..., object])
 
 _DAY_S = 86_400
+_WORK_COLUMNS = ("TASKS RAN FOR", "SPARED")
+_RECIPE_COLUMNS = ("RECIPE", "BUILT", "RESTORED", "TASKS TAKE", "LAST BUILT")
+_ABOUT_TIMES = (
+    "Times of tasks are added up as if one ran after the other. What was spared is an estimate:\n"
+    "what the restored recipes' tasks took when they last ran on this host, less the unpacking."
+)
 
 
 @click.group()
@@ -59,13 +66,21 @@ cache.add_command(push)
     metavar="N",
     help="Show the reuse over so many builds of each project.",
 )
+@click.option(
+    "--recipes",
+    type=click.IntRange(0, 20_000),
+    default=10,
+    show_default=True,
+    metavar="N",
+    help="Show so many recipes, those on which most time was spent or spared.",
+)
 @json_option
-def stats(full: bool, last: int, as_json: bool) -> None:
+def stats(full: bool, last: int, recipes: int, as_json: bool) -> None:
     """Show sizes, last uses, limits and free disk, what builds took from sstate, and uploads."""
     host = Host.open()
     try:
         with _stoppable() as cancel:
-            found = cache_stats(host, full=full, last=last, cancel=cancel)
+            found = cache_stats(host, full=full, last=last, recipes=recipes, cancel=cancel)
             share = share_facts(host, cancel)
     except OSError as error:
         raise as_host_error(error, "can't look into the caches", host.home.root) from error
@@ -76,8 +91,13 @@ def stats(full: bool, last: int, as_json: bool) -> None:
     print_columns((_cache_row(item) for item in found.caches), header)
     if found.reuse:
         click.echo()
-        columns = ("PROJECT", "BUILDS", "REUSED", "LAST", "TASKS NOT RUN", "TOOK")
+        columns = ("PROJECT", "BUILDS", "REUSED", "LAST", "TASKS NOT RUN", "TOOK", *_WORK_COLUMNS)
         print_columns((_reuse_row(item) for item in found.reuse), columns)
+    if found.recipes:
+        click.echo()
+        print_columns((_recipe_row(item) for item in found.recipes), _RECIPE_COLUMNS)
+    if found.reuse or found.recipes:
+        click.echo(f"\n{_ABOUT_TIMES}")
     if share is not None:
         click.echo()
         print_share(share)
@@ -89,6 +109,10 @@ def _stats_as_dict(found: CacheStats) -> dict[str, object]:
             {key: _plain(value) for key, value in asdict(item).items()} for item in found.caches
         ],
         "reuse": [asdict(item) for item in found.reuse],
+        "recipes": [
+            {key: _plain(value) for key, value in asdict(item).items()} | {"total_s": item.total_s}
+            for item in found.recipes
+        ],
     }
 
 
@@ -122,7 +146,18 @@ def _reuse_row(item: Reuse) -> tuple[str, ...]:
     spared = f"{item.tasks - item.executed} of {item.tasks}"
     took = f"{human_duration(item.shortest_s)} to {human_duration(item.longest_s)}"
     name = f"{item.customer}/{item.project}"
-    return name, str(item.builds), reused, f"{item.last_percent} %", spared, took
+    last = f"{item.last_percent} %"
+    ran = human_duration(item.executed_s)
+    estimate = f"about {human_duration(item.spared_s)}" if item.timed else "not known"
+    if 0 < item.timed < item.restored:
+        estimate = f"about {human_duration(item.spared_s)} or more"
+    return name, str(item.builds), reused, last, spared, took, ran, estimate
+
+
+def _recipe_row(item: RecipeFacts) -> tuple[str, ...]:
+    built = f"{item.last_built:%Y-%m-%d}" if item.last_built else "never here"
+    took = human_duration(item.total_s) if item.times else "not known"
+    return item.recipe, str(item.built), str(item.restored), took, built
 
 
 class _Size(click.ParamType[int]):

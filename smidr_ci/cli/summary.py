@@ -9,6 +9,7 @@ import click
 
 from smidr_ci.builds.model import BuildRecord, BuildState, SstateSummary, StageRecord
 from smidr_ci.builds.reasons import reason_sentence
+from smidr_ci.builds.worth import work_sentence
 from smidr_ci.cli.output import human_duration, human_size, print_columns
 from smidr_ci.errors import FailureKind
 from smidr_ci.text import printable
@@ -45,6 +46,10 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
         yield "Workspace", f"warm, after build {record.warm_from}"
     if record.shared_run:
         yield "Shared", f"built once for several that waited together, as {record.shared_run}"
+    yield from _figures(record)
+
+
+def _figures(record: BuildRecord) -> Iterator[tuple[str, str]]:
     tasks = record.tasks
     if tasks.get("recipes"):
         yield "Recipes", _recipes(tasks)
@@ -53,6 +58,8 @@ def _rows(record: BuildRecord) -> Iterator[tuple[str, str]]:
     figures = record.sstate
     if figures is not None:
         yield "Sstate", _sstate(figures)
+    if record.work is not None:
+        yield "Cost", work_sentence(record.work)
     for reason in record.rebuilt:
         yield "Ran again", reason_sentence(reason)
     if tasks.get("warnings"):

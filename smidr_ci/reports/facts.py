@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from smidr_ci.builds.model import BuildRecord, SstateSummary
+from smidr_ci.builds.model import BuildRecord, SstateSummary, Work
 from smidr_ci.builds.reasons import reason_sentence
 from smidr_ci.diagnosis.model import Summary
 
@@ -38,6 +38,7 @@ class BuildFacts:
     """Name and seconds."""
     sstate: SstateSummary | None = None
     previous_sstate: SstateSummary | None = None
+    work: Work | None = None
     images: tuple[ImageSize, ...] = ()
     layer_commits: Mapping[str, str] = field(default_factory=dict)
     rebuilt: tuple[str, ...] = ()
@@ -60,6 +61,7 @@ def facts_of(record: BuildRecord, previous: BuildRecord | None = None) -> BuildF
         ),
         sstate=record.sstate,
         previous_sstate=previous.sstate if previous else None,
+        work=record.work,
         images=tuple(
             ImageSize(item.path, item.size_bytes, old_sizes.get(_undated(item.path)))
             for item in record.artifacts

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Final
 
 from smidr_ci.builds.model import SstateSummary
+from smidr_ci.builds.worth import work_sentence
 from smidr_ci.diagnosis.model import Diagnosis, Finding, Severity
 from smidr_ci.reports.escape import cell, clip, fenced, inline
 from smidr_ci.reports.facts import BuildFacts, ImageSize, sstate_of
@@ -114,6 +115,10 @@ def _sstate(diagnosis: Diagnosis, facts: BuildFacts) -> str:
     return f"{text}.\n{reasons}"
 
 
+def _work(_diagnosis: Diagnosis, facts: BuildFacts) -> str:
+    return f"Cost: {work_sentence(facts.work)}.\n" if facts.work else ""
+
+
 def _reused(figures: SstateSummary) -> str:
     found = figures.local + figures.mirrors
     return f"{found} of {figures.wanted} objects reused ({100 * found // figures.wanted} %)"
@@ -167,6 +172,7 @@ _SECTIONS: Final[tuple[_Section, ...]] = (
     _context,
     _others,
     _sstate,
+    _work,
     _images,
     _stages,
     _layers,

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,21 @@ from smidr_ci.errors import InternalError
 from smidr_ci.files import DELETING_PREFIX, MARKER_NAME, make_marked_dir, set_aside_marked_tree
 from smidr_ci.workspaces.removal import delete_detached, disk_usage
 
-__all__ = ["KeptCaches"]
+__all__ = ["KeptCache", "KeptCaches"]
 
 _log = logging.getLogger(__name__)
 
 _CONTENT: Final = "cache"
 _SIZE: Final = "size"
+
+
+@dataclass(frozen=True)
+class KeptCache:
+    """One of them; `name` tells nothing of whose it is, `use_s` is a Unix time."""
+
+    name: str
+    use_s: float
+    size_bytes: int
 
 
 class KeptCaches:
@@ -74,6 +84,10 @@ class KeptCaches:
             _log.warning("the private cache of %s is not kept: %s", key, error)
             return False
         return True
+
+    def known(self) -> list[KeptCache]:
+        """What is kept and no build has at the moment, least recently used first."""
+        return [KeptCache(path.name, use_s, size) for use_s, path, size in self._all()]
 
     def sizes(self) -> dict[str, int]:
         """Folder name -> bytes on disk of what is kept, least recently used first."""

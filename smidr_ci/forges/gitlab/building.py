@@ -12,6 +12,7 @@ from smidr_ci.bitbake.progress import render_line
 from smidr_ci.builds.logbook import CHUNK_BYTES, LogReader
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.service import BuildService, BuildView
+from smidr_ci.builds.worth import work_sentence
 from smidr_ci.cancel import CancelLevel, CancelToken
 from smidr_ci.clock import Clock
 from smidr_ci.errors import FailureKind
@@ -167,6 +168,8 @@ def tell_result(log: Callable[[str], None], record: BuildRecord) -> None:
     if "total" in tasks:
         done = f"{tasks.get('executed', 0)} executed, {tasks.get('from_sstate', 0)} from sstate"
         log(f"Tasks: {tasks['total']}: {done}, {tasks.get('failed', 0)} failed")
+    if record.work is not None:
+        log(f"Cost: {work_sentence(record.work)}")
     if record.state is BuildState.COMPLETED:
         total = sum(item.size_bytes for item in record.artifacts)
         log(f"Build {record.build_id}: {len(record.artifacts)} artifacts, {total} bytes")

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from smidr_ci.agent.status import AgentStatus, OutboxStatus
 from smidr_ci.api.metrics import Metrics
 from smidr_ci.api.usage import DirectorySizes, du
-from smidr_ci.builds.model import BuildRecord, BuildState, SstateSummary, StageRecord
+from smidr_ci.builds.model import BuildRecord, BuildState, SstateSummary, StageRecord, Work
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.errors import FailureKind, HostError
 from tests.fakes.clock import FakeClock
@@ -149,6 +149,18 @@ def test_shared_state_is_counted_and_its_reuse_told_per_project(bench: Bench) ->
         ("current",): 5,
     }
     assert found["smidr_sstate_reuse_ratio"] == {("acme", "router"): 1}
+
+
+def test_what_was_built_once_for_several_is_counted_once(bench: Bench) -> None:
+    shared = replace(DONE, shared_run="acme-000000ff", work=Work(10, 600, 5, 4, 4096))
+    for _ in range(3):
+        bench.metrics.finished(shared)
+    bench.metrics.finished(replace(shared, shared_run=""))
+    found = bench.read()
+    assert found["smidr_builds_finished_total"] == {("", "completed"): 4}
+    assert found["smidr_sstate_objects_total"][("wanted",)] == 200
+    assert found["smidr_task_seconds_total"] == {("executed",): 20, ("spared",): 1200}
+    assert found["smidr_sstate_restored_bytes_total"] == {(): 8192}
 
 
 def test_projects_and_calls_do_not_grow_the_number_of_series(bench: Bench) -> None:

@@ -1,4 +1,4 @@
-"""What an agent needs: orders that survive a restart, the outbox, tokens of the API."""
+"""What an agent needs: orders that survive a restart, outbox, tokens, times of recipes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ down_revision = "0003"
 
 
 def upgrade() -> None:
-    """Add the columns, and the tables `outbox` and `tokens`."""
+    """Add the columns, and the tables `outbox`, `recipes` and `tokens`."""
     for column in (
         sa.Column("is_resumable", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("cancel_reason", sa.Text, nullable=False, server_default=""),
@@ -23,6 +23,7 @@ def upgrade() -> None:
     order = sa.Column("order", sa.JSON, nullable=False, server_default="{}")
     op.add_column("build_details", order)
     _make_outbox()
+    _make_recipes()
     op.create_table(
         "tokens",
         sa.Column("token_id", sa.String(16), primary_key=True),
@@ -59,8 +60,24 @@ def _make_outbox() -> None:
     op.create_index("outbox_by_end", "outbox", ["ended"])
 
 
+def _make_recipes() -> None:
+    op.create_table(
+        "recipes",
+        sa.Column("recipe", sa.String(128), primary_key=True),
+        sa.Column("built", sa.Integer, nullable=False),
+        sa.Column("restored", sa.Integer, nullable=False),
+        sa.Column("times", sa.JSON, nullable=False),
+        sa.Column("last_built", sa.DateTime),
+        sa.Column("last_used", sa.DateTime, nullable=False),
+        sa.Column("build_id", sa.String(64), nullable=False),
+    )
+    op.create_index("recipes_by_use", "recipes", ["last_used"])
+    op.create_index("recipes_by_build", "recipes", ["build_id"])
+
+
 def downgrade() -> None:
     """Drop them."""
+    op.drop_table("recipes")
     op.drop_table("tokens")
     op.drop_table("outbox")
     op.drop_column("build_details", "order")
