@@ -40,6 +40,7 @@ bench: prepare
 	$(PYTHON) -m benchmarks.overhead
 	$(PYTHON) -m benchmarks.workspaces
 	$(PYTHON) -m benchmarks.uploads
+	$(PYTHON) -m benchmarks.pickup
 
 record-failures: prepare
 	$(PYTHON) tools/record_failures.py $(FAILURES)

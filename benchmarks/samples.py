@@ -109,8 +109,13 @@ class Bound:
 
     def cells(self) -> tuple[str, ...]:
         """The row as text."""
-        goal = f"<= {self.at_most:,g}" if self.at_most is not None else f">= {self.at_least:,g}"
-        verdict = "met" if self.is_met else "NOT MET"
+        goal, verdict = "", ""
+        if self.at_most is not None:
+            goal = f"<= {self.at_most:,g}"
+        elif self.at_least is not None:
+            goal = f">= {self.at_least:,g}"
+        if goal:
+            verdict = "met" if self.is_met else "NOT MET"
         return self.what, "", f"{_shown(self.value)} {self.unit}", "", "", goal, verdict
 
     def to_dict(self) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -58,6 +59,8 @@ class FakeRunner:
 @dataclass
 class FakeJob:
     payload: dict[str, Any]
+    handed_out: float = 0.0
+    """When it was given to a runner, in seconds since the epoch."""
     state: str = "queued"
     """queued, pending (handed out, not confirmed), running, canceling, success, failed, canceled"""
     features: dict[str, Any] = field(default_factory=dict)
@@ -159,6 +162,7 @@ class GitLabState:
         job.features = runner.features[request.json["system_id"]]
         is_confirmed = self.is_two_phase and job.features.get("two_phase_job_commit")
         job.state = "pending" if is_confirmed else "running"
+        job.handed_out = time.time()
         return Answer(201, job.payload)
 
     def is_up_to_date(self, request: Request) -> bool:
