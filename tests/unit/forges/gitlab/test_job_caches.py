@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import LayerError
 from smidr_ci.forges.gitlab.cache_keys import sanitized
 from smidr_ci.forges.gitlab.parsing import parse_job
 from smidr_ci.forges.gitlab.payload import Job
+from smidr_ci.forges.gitlab.ports import JobLog
 from smidr_ci.forges.gitlab.runner import GitLabRunner
 from smidr_ci.forges.gitlab.trust import cache_owner
 from smidr_ci.trust import Trust
@@ -341,6 +343,24 @@ def test_merge_requests_of_forks_share_with_their_own_ref_only() -> None:
     forks = {owner(f"refs/merge-requests/{number}/head", "8") for number in (1, 2)}
     assert len(forks | {branch, owner("main", trust=Trust.TRUSTED)}) == 4
     assert owner("refs/merge-requests/1/head") in forks
+
+
+def test_artifacts_of_earlier_jobs_come_after_the_cache_and_win(jobs: Jobs) -> None:
+    def unpack(_job: Job, directory: Path, _cancel: CancelToken, say: JobLog) -> bool:
+        with say.section("download_artifacts", "Downloading artifacts"):
+            assert (directory / "deps" / "file").read_text() == "made\n"
+            (directory / "deps" / "file").write_text("newer\n")
+        return True
+
+    given: list[Path] = []
+    host = {"dependencies": lambda _client: unpack, "give": given.append}
+    jobs.run(MAKE)
+    earlier = {"id": 3, "name": "a", "token": "dep-token", "artifacts_file": {"filename": "a.zip"}}
+    job = jobs.run(SHOW, dependencies=[earlier], host=host)
+    assert "newer" in plain(job)
+    names = re.findall(r"section_start:\d+:(\w+)", job.trace)
+    assert names[1:5] == ["get_sources", "restore_cache", "download_artifacts", "step_script"]
+    assert given == [jobs.site.checkouts[-1] / "project"] * 2
 
 
 def test_a_cache_is_not_restored_again_over_what_the_script_did(jobs: Jobs, site: Site) -> None:
