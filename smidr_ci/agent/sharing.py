@@ -46,6 +46,8 @@ class Sharing:
         self._reading_problem = ""
         self._upload_problem = ""
         self._wanted = threading.Event()
+        self._hurried = threading.Event()
+        """The settings are others, or the end has come: no pause counts any more."""
         self._cancel = CancelToken()
         self._uploader: threading.Thread | None = None
 
@@ -62,6 +64,7 @@ class Sharing:
                     target=self._upload_for_ever, name="share-upload", daemon=True
                 )
                 self._uploader.start()
+        self._hurried.set()
         self._wanted.set()
 
     def build_ended(self, _record: BuildRecord) -> None:
@@ -75,6 +78,7 @@ class Sharing:
     def stop(self) -> None:
         """Answer no more; an upload that runs is broken off."""
         self._cancel.cancel("The agent stops.")
+        self._hurried.set()
         self._wanted.set()
         with self._lock:
             if self._readers is not None:
@@ -115,7 +119,8 @@ class Sharing:
             if not pause_s:
                 self._wanted.wait()
             # Builds that end together are followed by one round.
-            self._cancel.wait(max(pause_s, self._after_build_s))
+            self._hurried.wait(max(pause_s, self._after_build_s))
+            self._hurried.clear()
             self._wanted.clear()
             pause_s = self._next_pause(pause_s) if self._has_failed() else 0.0
 
@@ -143,6 +148,8 @@ class Sharing:
             _log.exception("uploads to the shared cache stumbled")
             return True
         self._upload_problem = ""
+        if done.unsettled:
+            self._wanted.set()
         if done.uploaded:
             size = f"{done.uploaded_bytes / 1e6:.1f} MB"
             _log.info("shared %d objects and downloads, %s", done.uploaded, size)

@@ -14,6 +14,7 @@ __all__ = ["AwayError", "Gate"]
 
 _PATIENCE_S: Final = 15.0
 _AWAY_S: Final = 30.0
+_FORGET_S: Final = 900.0
 
 Answer = TypeVar("Answer")
 
@@ -34,8 +35,14 @@ class Gate:
         self._lock = threading.Lock()
         self._away_until = float("-inf")
         self._is_away = False
-        self.problem = ""
-        """Why nothing is asked; empty while the store answers."""
+        self._problem = ""
+
+    @property
+    def problem(self) -> str:
+        """Why it was not there a short while ago; empty when it answered, or nobody asked since."""
+        with self._lock:
+            is_news = self._clock.monotonic() < self._away_until + _FORGET_S
+            return self._problem if self._is_away and is_news else ""
 
     def ask(self, call: Callable[[], Answer], dispose: Callable[[Answer], object]) -> Answer:
         """What the call returns; an answer that comes too late goes to `dispose`.
@@ -64,16 +71,16 @@ class Gate:
                 return
             now = self._clock.monotonic()
             if now < self._away_until:
-                raise AwayError(self.problem)
+                raise AwayError(self._problem)
             self._away_until = now + self._away_s  # for all but this one
 
     def _answered(self) -> None:
         with self._lock:
-            self._is_away, self.problem = False, ""
+            self._is_away, self._problem = False, ""
 
     def _failed(self, problem: str) -> AwayError:
         with self._lock:
-            self._is_away, self.problem = True, problem
+            self._is_away, self._problem = True, problem
             self._away_until = self._clock.monotonic() + self._away_s
         return AwayError(problem)
 

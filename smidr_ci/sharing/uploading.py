@@ -40,6 +40,8 @@ class Tally:
     damaged: int = 0
     unproven: int = 0
     """Those that nothing says of what they should be, or that can't be read."""
+    unsettled: int = 0
+    """Folders in which more may have come within a tick of the clock: look again soon."""
 
 
 class Round:
@@ -68,6 +70,7 @@ class Round:
         for tree in trees:
             root = os.path.realpath(tree.root)
             for folder in new_in(tree, self._ledger, self._cancel):
+                self.tally.unsettled += not folder.mark.is_current(folder.mark.mtime_ns)
                 offered = [self._offer(tree, folder.inner(name)) for name in folder.names]
                 if all(offered):
                     self._ledger.note(tree.cache, root, folder.path, folder.mark)
