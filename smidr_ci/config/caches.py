@@ -158,6 +158,12 @@ class CacheLimits(Model):
 
     @model_validator(mode="after")
     def _check_hash_server(self) -> Self:
+        if self.hash_server_read_only_address and not self.hash_server_address:
+            raise MisfitError(
+                "hash_server_read_only_address is for untrusted builds, beside hash_server_address",
+                ("hash_server_read_only_address",),
+                "Name both.",
+            )
         for key in ("hash_server_upstream", "hash_server_doors"):
             if self.hash_server_address and getattr(self, key):
                 raise MisfitError(
