@@ -8,6 +8,7 @@ unpacked is hashed on the way, from the very bytes.
 from __future__ import annotations
 
 import contextlib
+import gzip
 import hashlib
 import os
 import posixpath
@@ -84,10 +85,18 @@ def unpack(archive: Archive, target: Path, limits: ArchiveLimits | None = None) 
         target.mkdir(mode=0o755)
         with _opened(archive) as file, _directory(target) as root:
             hashed = _Hashed(file)
-            with tarfile.open(fileobj=hashed, mode="r|gz", bufsize=_CHUNK) as tar:  # type: ignore[call-overload] # it only reads
+            # tarfile's own stream of gzip copies all that it has unpacked ahead with each read.
+            with gzip.open(hashed) as plain, tarfile.open(fileobj=plain, mode="r|") as tar:  # type: ignore[call-overload] # it only reads
                 _Unpacking(tar, root, limits or ArchiveLimits()).run()
             _compare(archive, hashed.digest())
-    except (tarfile.TarError, zlib.error, EOFError, UnicodeError, ValueError) as error:
+    except (
+        tarfile.TarError,
+        zlib.error,
+        gzip.BadGzipFile,
+        EOFError,
+        UnicodeError,
+        ValueError,
+    ) as error:
         raise _broken(archive, f"can't be unpacked: {error}") from error
     except OSError as error:
         raise as_host_error(error, "can't unpack the official runner", target) from error
