@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import ConfigError
+from smidr_ci.files import open_untrusted
 from smidr_ci.forges.gitlab.checkout_settings import CheckoutSettings
 from smidr_ci.forges.gitlab.worktree import wipe
 from smidr_ci.forges.tls import TlsFiles
@@ -28,6 +29,7 @@ __all__ = ["Origin", "Repository", "tracked_by_nobody"]
 
 _SCHEMES: Final = ("https", "http")
 _LISTING_LIMIT: Final = 256 << 20
+_MOST_ATTRIBUTES: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -182,8 +184,8 @@ class Repository:
             self.run("submodule", "--quiet", "foreach", *recursive, words)
 
     def pull_lfs(self, settings: CheckoutSettings) -> bool:
-        """Bring the files that Git LFS keeps; False where it is not installed or not wanted."""
-        if not settings.fetches_lfs or shutil.which("git-lfs") is None:
+        """Bring the files that Git LFS keeps; False where there are none, or it is not here."""
+        if not settings.fetches_lfs or shutil.which("git-lfs") is None or not self._has_lfs():
             return False
         self._pull_lfs(self.directory, self.origin.url)
         return True
@@ -198,6 +200,11 @@ class Repository:
         for folder in (self.directory / os.fsdecode(path) for path in listed if path):
             url = self.run("config", "remote.origin.url", folder=folder)
             self._pull_lfs(folder, url.decode().strip())
+
+    def _has_lfs(self) -> bool:
+        """Whether the commit has files that Git LFS keeps; to ask git-lfs takes far longer."""
+        listed = self.run("ls-files", "-z", "--", ":(glob)**/.gitattributes").split(b"\0")
+        return any(_names_lfs(self.directory / os.fsdecode(path)) for path in listed if path)
 
     def _pull_lfs(self, folder: Path, url: str) -> None:
         # Pinned, since .lfsconfig is a stranger's: it could name another server, or this disk.
@@ -214,6 +221,16 @@ class Repository:
         return [
             os.fsdecode(line.partition(b"\t")[2]) for line in listed if line.startswith(b"160000 ")
         ]
+
+
+def _names_lfs(attributes: Path) -> bool:
+    """What can't be read may name it."""
+    try:
+        with open_untrusted(attributes) as file:
+            content = file.read(_MOST_ATTRIBUTES)
+    except OSError:
+        return True
+    return b"lfs" in content or len(content) == _MOST_ATTRIBUTES
 
 
 def tracked_by_nobody(repository: Repository) -> list[str]:

@@ -107,8 +107,15 @@ def test_git_lfs_skip_smudge_leaves_the_pointers(site: Site) -> None:
 
 
 def test_a_project_without_lfs_does_not_ask_for_it(site: Site) -> None:
-    site.run(site.repo.commit({"file": "x"}))
+    site.run(site.repo.commit({"file": "x", ".gitattributes": "*.txt text\n"}))
     assert site.server.asked("info/lfs") == 0
+    assert "Git LFS files are there." not in site.log.lines
+
+
+def test_attributes_in_a_subdirectory_count_too(site: Site) -> None:
+    sha = site.repo.commit({"a/b/.gitattributes": ATTRIBUTES, "a/b/c.bin": site.pointer(CONTENT)})
+    site.run(sha)
+    assert (site.files / "a/b/c.bin").read_bytes() == CONTENT
 
 
 def test_a_file_that_the_server_does_not_have_fails_the_job(site: Site) -> None:
