@@ -74,3 +74,24 @@ def test_workspaces_are_compared_with_raw_bitbake(
     }
     assert all(row["ratio"] > 0 for row in rows)
     assert not list(tmp_path.glob("smidr-benchmark-*"))
+
+
+def test_uploads_are_compared_with_curl(tmp_path: Path) -> None:
+    report = tmp_path / "rows.json"
+    small = ["--gigabytes", "0.02", "--rounds", "1", "--work", str(tmp_path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.uploads", *small, "--json", str(report)],
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert report.exists(), done.stdout + done.stderr  # how fast it was is not asked here
+    rows = json.loads(report.read_text())["rows"]
+    assert [row["baseline"]["name"] for row in rows if "ratio" in row] == [
+        "curl -F",
+        "curl -F + sha256sum",
+    ]
+    assert [row["unit"] for row in rows if "unit" in row] == ["MB", "MB"]
+    assert all(row["is_met"] for row in rows if "unit" in row)
+    assert not list(tmp_path.glob("smidr-benchmark-*"))
