@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 __all__ = ["S3Store"]
 
 _SHA256: Final = "sha256"
-_ONE_PART_BYTES: Final = 8 << 20
+_ONE_PART_BYTES: Final = 5 << 20
+"""The least that S3 takes, since parts are kept in memory."""
 
 
 class S3Store:
@@ -58,7 +59,7 @@ class S3Store:
         return f"{self._settings.url}{at}"
 
     def put(self, key: str, content: Content, cancel: CancelToken | None = None) -> StoredObject:
-        """One request, or parts of at least 8 MiB; a broken upload leaves nothing."""
+        """One request, or parts of at least 5 MiB; a broken upload leaves nothing."""
         name = self._name(key)
         found = self._found_before(key)
         if found is not None and _is_equal(found, content):

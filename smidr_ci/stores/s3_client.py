@@ -20,7 +20,7 @@ __all__ = ["is_missing", "make_client", "refused", "require_boto3", "transfer_co
 
 _MOST_PARTS: Final = 9_000
 """S3 takes 10,000."""
-_AT_ONCE: Final = 3
+_AT_ONCE: Final = 2
 _ATTEMPTS: Final = 5
 _CONNECT_S: Final = 20
 _ANSWER_S: Final = 120

@@ -67,7 +67,7 @@ def test_a_part_that_fails_is_sent_again_alone(room: Room) -> None:
     room.faulty.faults += [Fault(PUTS, status=500), Fault(PUTS, is_cut=True)]
     room.store.put("key", BIG)
     assert stored(room) == BIG.sha256
-    assert room.faulty.count(PUTS) == 3 + 2
+    assert room.faulty.count(PUTS) == 4 + 2
 
 
 @only_web
@@ -282,7 +282,7 @@ except ConfigError as error:
     assert "pip install 'smidr-ci[s3]'" in done.stdout
 
 
-def test_a_full_disk_is_told_and_leaves_no_part(tmp_path: Path) -> None:
+def test_a_file_that_grows_too_big_is_told_and_leaves_no_part(tmp_path: Path) -> None:
     program = """
 import resource, signal, sys
 from pathlib import Path
@@ -307,9 +307,33 @@ except StoreError as error:
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
-def test_a_device_without_room_counts_as_a_full_disk(tmp_path: Path) -> None:
-    partial = tmp_path / ".smidr-partial"
-    partial.symlink_to("/sys/kernel")  # nothing can be made there
+def test_a_full_disk_counts_as_such(tmp_path: Path) -> None:
+    program = """
+import sys
+from pathlib import Path
+from smidr_ci.stores.content import Content
+from smidr_ci.stores.directory import DirectoryStore
+from smidr_ci.stores.model import StoreError
+try:
+    DirectoryStore(Path(sys.argv[1])).put("a/key", Content.of_bytes(bytes(3 << 20)))
+except StoreError as error:
+    print(error.kind, error.message, *Path(sys.argv[1]).glob(".smidr-partial/*"))
+"""
+    mounted = f'mount -t tmpfs -o size=1m none "{tmp_path}" && exec "$@"'
+    done = subprocess.run(
+        ["unshare", "-rm", "sh", "-c", mounted, "sh", sys.executable, "-c", program, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    if done.returncode:
+        pytest.skip(f"this user can't mount: {done.stderr[-200:]}")
+    assert done.stdout.strip() == "disk can't store a file: the disk is full"
+
+
+def test_a_place_where_nothing_can_be_made_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".smidr-partial").symlink_to("/sys/kernel")
     with pytest.raises(StoreError, match="can't store a file"):
         DirectoryStore(tmp_path).put("key", CONTENT)
 
