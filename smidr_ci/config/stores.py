@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Final, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from smidr_ci.config.base import MisfitError, Model
 from smidr_ci.config.host_files import HostFile, why_not_secret
@@ -15,14 +16,26 @@ from smidr_ci.config.matching import Called, Matching
 __all__ = ["StoreAccess", "StoreSettings", "WebUrl"]
 
 _URL: Final = r"(file:///[^\s\x00-\x1f\x7f?#;]{1,1024}|(https?|s3)://[^\s\x00-\x1f\x7f@?#]{1,1024})"
+_LOGIN: Final = re.compile(r"[^:/?#]+://[^/?#]*@")
+
+
+def _refuse_login(value: object) -> object:
+    """Says so without repeating it."""
+    if isinstance(value, str) and (_LOGIN.match(value) or "?" in value):
+        raise ValueError("holds a login or a query; secrets go into a file: credentials_file")
+    return value
+
+
 StoreUrl = Annotated[
     str,
+    BeforeValidator(_refuse_login, json_schema_input_type=str),
     Matching(
         "URL", _URL, "file:///directory, https://host/path or s3://bucket/prefix without a login"
     ),
 ]
 WebUrl = Annotated[
     str,
+    BeforeValidator(_refuse_login, json_schema_input_type=str),
     Matching("URL", r"https?://[^\s\x00-\x1f\x7f@?#]{1,1024}", "an http(s) URL without a login"),
 ]
 
