@@ -176,6 +176,7 @@ class Agent:
             problems=problems,
             settings=self._settings.described(),
             registrations=self.registrations(),
+            taken=len(self._scheduler.running),
         )
 
     def _running(self) -> tuple[str, ...]:

@@ -44,3 +44,5 @@ class AgentStatus:
     """Where the settings come from: path of agent.yaml, when it was read."""
     registrations: tuple[RegistrationStatus, ...] = ()
     """The forges that jobs come from."""
+    taken: int = 0
+    """How many of the places are taken: fewer than run when builds share a run."""

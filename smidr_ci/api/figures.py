@@ -61,7 +61,7 @@ class Figures(Collector):
         yield info
         for name, text, value in (
             ("smidr_queue_length", "Builds that wait.", len(status.queued)),
-            ("smidr_builds_running", "Builds at work.", len(status.running)),
+            ("smidr_builds_running", "Builds at work.", _at_work(status)),
             ("smidr_builds_running_limit", "Builds that may be at work.", status.max_running),
             ("smidr_draining", "Whether the agent takes nothing new.", status.is_draining),
             ("smidr_problems", "What keeps the agent from its work.", len(status.problems)),
@@ -124,6 +124,11 @@ def _runners(status: AgentStatus) -> Iterator[Metric]:
             versions.add_metric((item.name,), {"version": item.runner_version})
     yield counts
     yield versions
+
+
+def _at_work(status: AgentStatus) -> int:
+    """Builds that share a run are one at work."""
+    return status.taken or len(status.running)
 
 
 def _deliveries(status: AgentStatus) -> Iterator[Metric]:

@@ -125,7 +125,7 @@ def _print_status(found: AgentStatus) -> None:
             ("State", state),
             ("Listens", ", ".join(found.listening) or "-"),
             ("Settings", found.settings.get("source", "-")),
-            ("Running", f"{len(found.running)} of {found.max_running}"),
+            ("Running", _running(found)),
             *(("", build_id) for build_id in found.running),
             ("Queued", str(len(found.queued))),
             *(("", f"{build_id}: {why}") for build_id, why in found.queued.items()),
@@ -141,6 +141,13 @@ def _print_status(found: AgentStatus) -> None:
             ),
         ]
     )
+
+
+def _running(found: AgentStatus) -> str:
+    count = len(found.running)
+    if found.taken and found.taken < count:
+        return f"{found.taken} of {found.max_running}, for {count} builds"
+    return f"{count} of {found.max_running}"
 
 
 def _registration(item: RegistrationStatus) -> str:

@@ -98,7 +98,7 @@ def waiting(
     finally:
         bench.may_end.set()
         agent.stop(cancel_builds=True)
-        assert agent.wait_until_ended(30)
+        assert agent.wait_until_ended(60)
 
 
 def runs_of(agent: Agent, ids: list[str]) -> set[str]:
@@ -121,7 +121,7 @@ def test_three_that_are_alike_are_built_once_and_each_has_its_own_result(bench: 
         agent._finished = (lambda record: told.append(record.build_id),)
         for build_id in ids:
             bench.wait(agent, build_id, is_building)
-        assert sorted(agent.status().running) == sorted(ids)
+        assert (sorted(agent.status().running), agent.status().taken) == (sorted(ids), 1)
         host = agent._settings.host
         consoles = [host.control_of(item) / "console.log" for item in ids]
         wait_until(lambda: all(path.exists() for path in consoles), "their logs")

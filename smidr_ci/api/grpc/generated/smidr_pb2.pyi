@@ -652,7 +652,7 @@ class GetAgentStatusResponse(_message.Message):
     def __init__(self, status: _Optional[_Union[AgentStatus, _Mapping]] = ...) -> None: ...
 
 class AgentStatus(_message.Message):
-    __slots__ = ("version", "pid", "started", "is_draining", "running", "queued", "max_running", "listening", "outbox", "problems", "settings", "registrations")
+    __slots__ = ("version", "pid", "started", "is_draining", "running", "queued", "max_running", "listening", "outbox", "problems", "settings", "registrations", "taken")
     class SettingsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -672,6 +672,7 @@ class AgentStatus(_message.Message):
     PROBLEMS_FIELD_NUMBER: _ClassVar[int]
     SETTINGS_FIELD_NUMBER: _ClassVar[int]
     REGISTRATIONS_FIELD_NUMBER: _ClassVar[int]
+    TAKEN_FIELD_NUMBER: _ClassVar[int]
     version: str
     pid: int
     started: _timestamp_pb2.Timestamp
@@ -684,7 +685,8 @@ class AgentStatus(_message.Message):
     problems: _containers.RepeatedScalarFieldContainer[str]
     settings: _containers.ScalarMap[str, str]
     registrations: _containers.RepeatedCompositeFieldContainer[RegistrationStatus]
-    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_draining: _Optional[bool] = ..., running: _Optional[_Iterable[str]] = ..., queued: _Optional[_Iterable[_Union[QueuedBuild, _Mapping]]] = ..., max_running: _Optional[int] = ..., listening: _Optional[_Iterable[str]] = ..., outbox: _Optional[_Iterable[_Union[OutboxStatus, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., settings: _Optional[_Mapping[str, str]] = ..., registrations: _Optional[_Iterable[_Union[RegistrationStatus, _Mapping]]] = ...) -> None: ...
+    taken: int
+    def __init__(self, version: _Optional[str] = ..., pid: _Optional[int] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., is_draining: _Optional[bool] = ..., running: _Optional[_Iterable[str]] = ..., queued: _Optional[_Iterable[_Union[QueuedBuild, _Mapping]]] = ..., max_running: _Optional[int] = ..., listening: _Optional[_Iterable[str]] = ..., outbox: _Optional[_Iterable[_Union[OutboxStatus, _Mapping]]] = ..., problems: _Optional[_Iterable[str]] = ..., settings: _Optional[_Mapping[str, str]] = ..., registrations: _Optional[_Iterable[_Union[RegistrationStatus, _Mapping]]] = ..., taken: _Optional[int] = ...) -> None: ...
 
 class RegistrationStatus(_message.Message):
     __slots__ = ("name", "forge", "url", "state", "detail", "jobs", "runners", "runner_version")
