@@ -13,7 +13,6 @@ from typing import Final
 from smidr_ci.builds.admission import admission_of
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.slots import Waiting
-from smidr_ci.config.runners import RunnerSettings
 from smidr_ci.errors import BusyError, ConflictError, HostError, SmidrError, UsageError
 from smidr_ci.files import as_host_error
 from smidr_ci.forges.github.runners.bodies import Body
@@ -23,15 +22,13 @@ from smidr_ci.forges.github.runners.install import Installs
 from smidr_ci.forges.github.runners.ports import LocalRunner, Room
 from smidr_ci.forges.github.runners.slots import Slots
 from smidr_ci.forges.github.runners.surroundings import runners_directory, total_slots
+from smidr_ci.forges.github.runners.upkeep import Upkeep
 from smidr_ci.forges.github.runners.watch import Timing, Watch
 
 __all__ = ["Supervisor"]
 
 log = logging.getLogger(__name__)
 
-_CURRENT_S: Final = 6 * 3600.0
-"""How often GitHub's offer is looked at."""
-_RETRY_S: Final = 300.0
 _LOOK_S: Final = 5.0
 _LEAVE_S: Final = 5.0
 _RUNNER: Final = Waiting("runner", "runner", 0)
@@ -59,37 +56,30 @@ class Supervisor:
         self._watches: dict[str, Watch] = {}
         self._listeners: list[Callable[[], None]] = []
         self._closing = threading.Event()
-        self._renew = threading.Event()
-        self._renewed_for: RunnerSettings | None = None
-        self._renewer: threading.Thread | None = None
+        self._upkeep = Upkeep(host, installs, bodies, self._changed)
 
     # `ports.Runners`
 
     def open(self) -> None:
         """See `ports.Runners`."""
+        self._upkeep.look_after(self._root)
         for folder in folders_in(self._root):
             self._adopt(folder)
         deadline = time.monotonic() + _LOOK_S
         for watch in list(self._watches.values()):
             watch.has_looked.wait(max(deadline - time.monotonic(), 0.0))
-        self._renewer = threading.Thread(
-            target=self._keep_current, name="runner-version", daemon=True
-        )
-        self._renewer.start()
+        self._upkeep.start()
 
     def close(self) -> None:
         """See `ports.Runners`."""
         self._closing.set()
-        self._renew.set()
-        self._installs.close()
         with self._lock:
             watches = list(self._watches.values())
         for watch in watches:
             watch.leave()
         for watch in watches:
             watch.join(_LEAVE_S)
-        if self._renewer is not None:
-            self._renewer.join(_LEAVE_S)
+        self._upkeep.stop(_LEAVE_S)
 
     def start(self, name: str, encoded_jit_config: str, labels: Sequence[str]) -> None:
         """See `ports.Runners`."""
@@ -120,7 +110,7 @@ class Supervisor:
             self._try_to_remove(watch.folder)
             self._let_go(watch)
             self._installs.doubt()
-            self._renew.set()
+            self._upkeep.look_now()
             raise
         watch.begin(life)
         self._changed()
@@ -134,8 +124,7 @@ class Supervisor:
 
     def capacity(self) -> Room:
         """See `ports.Runners`."""
-        if self._host().agent.github.runners != self._renewed_for:
-            self._renew.set()
+        self._upkeep.follow_settings()
         problem = self._why_none()
         if problem:
             return Room(0, problem)
@@ -254,7 +243,7 @@ class Supervisor:
         self._slots.give_back()
         if watch.view.exit_code == DEPRECATED:
             self._installs.refuse(watch.note.sha256, watch.note.version)
-            self._renew.set()
+            self._upkeep.look_now()
         if watch.is_stopping:
             self._remove(watch)
         self._changed()
@@ -266,29 +255,9 @@ class Supervisor:
 
     def _try_to_remove(self, folder: RunnerFolder) -> None:
         try:
-            folder.remove(self._root)
+            folder.remove(folder.path.parent)  # `_root` is another after a change of settings
         except (OSError, SmidrError) as error:
             log.warning("can't remove what a runner left: %s", error)
-
-    def _keep_current(self) -> None:
-        while not self._closing.is_set():
-            self._renew.clear()
-            if self._closing.is_set():
-                return
-            settings = self._renewed_for = self._host().agent.github.runners
-            is_well = False
-            try:
-                self._installs.refresh()
-                self._bodies[settings.mode].prepare()
-                for body in self._bodies.values():
-                    body.sweep(self._root)
-                is_well = not self._installs.problem
-            except SmidrError as error:
-                log.warning("%s", error)
-            except Exception:  # the next round may do better
-                log.exception("looking for the official runner")
-            self._changed()
-            self._renew.wait(_CURRENT_S if is_well else _RETRY_S)
 
     def _changed(self) -> None:
         with self._lock:

@@ -458,6 +458,21 @@ def test_a_note_of_before_the_last_start_of_the_host_is_not_believed(bench: Runn
     wait_for(lambda: not bench.place().path.exists())
 
 
+def test_what_a_removed_registration_left_goes_once_its_job_is_over(bench: RunnerBench) -> None:
+    other = bench.ready(name="other")
+    remote = bench.start(other)
+    bench.leave()
+    bench.ready()
+    place = bench.place(registration="other")
+    assert (place.path / "note.json").exists()
+    assert place.keeper.exists()
+    remote.tell("exit 0")
+    wait_for(place.exit.exists)
+    wait_for(lambda: len(bench.processes()) == 0)
+    bench.set(environment=("OTHER",))  # reloaded: it looks again
+    wait_for(lambda: bench.supervisors[0].capacity() and not place.path.exists())
+
+
 # Room.
 
 
