@@ -22,6 +22,7 @@ from smidr_ci.forges.github.runners.container import Containers
 from smidr_ci.forges.github.runners.door import door_of
 from smidr_ci.forges.github.runners.folder import RunnerFolder
 from smidr_ci.forges.github.runners.install import Installs
+from smidr_ci.forges.github.runners.job_containers import remove_job_containers
 from smidr_ci.forges.github.runners.ports import LocalRunner, RunnerState
 from smidr_ci.forges.github.runners.slots import Slots
 from smidr_ci.forges.github.runners.supervisor import Supervisor
@@ -204,3 +205,39 @@ def test_a_runner_that_ends_at_once_is_told(bench: Bench) -> None:
     assert bench.containers() == []
     runners.stop("smidr-a")
     assert runners.running() == {}
+
+
+def test_containers_that_a_job_left_go_with_its_runner(
+    bench: Bench, base_image: str, docker_client: APIClient
+) -> None:
+    root = bench.root / "smidr-a" / "root"
+    (root / "_work").mkdir(parents=True)
+    network = f"github_network_{os.urandom(16).hex()}"
+
+    def make(source: Path, labels: dict[str, str], mode: str) -> str:
+        host_config = docker_client.create_host_config(binds=[f"{source}:/__w"], network_mode=mode)
+        made = docker_client.create_container(
+            base_image, ["sleep", "600"], host_config=host_config, labels=labels
+        )
+        docker_client.start(made)
+        return str(made["Id"])
+
+    docker_client.create_network(network)
+    kept = []
+    try:
+        job = make(root / "_work", {"abc123": ""}, network)
+        # A build of ours that has a part of the checkout mounted, and somebody else's.
+        kept = [
+            make(root / "_work", {BUILD_LABEL: "acme-12345678"}, "none"),
+            make(bench.root, {}, "none"),
+        ]
+        assert remove_job_containers(bench.host, root) == 1
+        left = {item["Id"] for item in docker_client.containers(all=True)}
+        assert job not in left
+        assert set(kept) <= left
+        assert docker_client.networks(names=[network]) == []
+    finally:
+        for container in kept:
+            docker_client.remove_container(container, force=True)
+        for found in docker_client.networks(names=[network]):
+            docker_client.remove_network(found["Id"])
