@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import os
 import subprocess
@@ -171,6 +172,31 @@ def test_a_step_builds_and_all_of_github_sees_it(lab: Lab, tmp_path: Path) -> No
     assert all(gzip.decompress(content).startswith(b"0707") for content in kept.values())
     for secret in (lab.tokens.value, runtime_token(), "bearer-of-the-runner"):
         assert secret not in result.text
+
+
+def test_an_image_too_big_for_github_is_in_the_operators_store_with_links(
+    lab: Lab, tmp_path: Path
+) -> None:
+    stored = tmp_path / "stored"
+    stored.mkdir()
+    store = f"{{url: 'file://{stored}', public_url: 'https://files.acme.example'}}"
+    settings = lab.smidr.home / "agent.yaml"
+    settings.write_text(f"{SETTINGS.replace('4G', '1')}artifacts: {{external_store: {store}}}\n")
+    try:
+        with AgentProcess(lab.smidr):
+            inputs = {"target": "hello-image", "artifacts": "**/*.cpio.gz", "upload": "true"}
+            step, workspace = lab.start(tmp_path, **inputs)
+            result = step.result()
+            assert workspace.post(result).code == 0
+    finally:
+        settings.write_text(SETTINGS)
+    assert (result.code, result.outputs["result"]) == (0, "completed"), result.raw
+    assert "Too big for GitHub, and stored elsewhere" in result.summary
+    manifest = json.loads(lab.github.results.path_of("smidr-artifacts.json").read_bytes())
+    (image,) = [item for item in manifest["artifacts"] if "place" in item]
+    assert f"]({image['place']})" in result.summary
+    key = image["place"].removeprefix("https://files.acme.example/")
+    assert hashlib.sha256((stored / key).read_bytes()).hexdigest() == image["sha256"]
 
 
 def test_a_build_that_fails_is_annotated_on_its_line_in_step_and_check(
