@@ -24,7 +24,7 @@ from smidr_ci.forges.github.oidc import IdentityTokens
 from smidr_ci.forges.github.options import GitHubOptions, receiver_prefix
 from smidr_ci.forges.github.rebuilding import Rebuilds
 from smidr_ci.forges.github.registering import client_for
-from smidr_ci.forges.github.rendering import approval_body
+from smidr_ci.forges.github.rendering import RUN_AGAIN, approval_body, approved_body
 from smidr_ci.forges.github.reporter import CheckReporter
 from smidr_ci.forges.github.results import ResultsService, RuntimeToken
 from smidr_ci.forges.github.runners.options import Mode, RunnerOptions
@@ -127,7 +127,7 @@ class GitHubForge:
                 approvals=self.approvals,
                 rebuilds=rebuilds,
                 jobs_changed=self._jobs_changed,
-                approved=lambda repository, _sha: self._jobs_changed(repository),
+                approved=self._approved,
             )
         )
         return {f"{self._prefix}check:": checks, f"{self._prefix}hook:": hints}
@@ -143,12 +143,12 @@ class GitHubForge:
             approved_by=self.approvals.by(facts.repository, facts.head_sha),
         )
 
-    def hold(self, target: CheckTarget, reason: str) -> None:
+    def hold(self, target: CheckTarget, reason: str, afterwards: str = RUN_AGAIN) -> None:
         """Show a check with the button that approves the commit; raises `ForgeError`."""
         external_id = f"approval:{target.head_sha}"
         listed = self.checks.listed(target.repository, target.head_sha, target.name)
         if not any(run.get("external_id") == external_id for run in listed):
-            body = approval_body(target, external_id, reason, self._clock.now())
+            body = approval_body(target, external_id, reason, self._clock.now(), afterwards)
             self.checks.create(target.repository, body)
 
     def uploads(
@@ -262,7 +262,8 @@ class GitHubForge:
         return make_on_demand(around, options, make_runners)
 
     def _hold(self, repository: str, sha: str, reason: str) -> None:
-        self.hold(CheckTarget(repository, sha, APPROVAL), reason)
+        target = CheckTarget(repository, sha, APPROVAL)
+        self.hold(target, reason, "The job begins by itself then.")
 
     def _make_poller(self) -> HookPoller | None:
         if not self.client.credentials.is_app:
@@ -277,6 +278,16 @@ class GitHubForge:
     def _jobs_changed(self, repository: str) -> None:
         if self.on_demand is not None:
             self.on_demand.heard(repository)
+
+    def _approved(self, repository: str, sha: str) -> None:
+        if self.on_demand is None:
+            return
+        self.on_demand.heard(repository)
+        login = self.approvals.by(repository, sha)
+        for run in self.checks.listed(repository, sha, APPROVAL):
+            if run.get("conclusion") == "action_required":
+                body = approved_body(login, self._clock.now())
+                self.checks.update(repository, int(run["id"]), body)
 
     def _accept(self, hint: Hint) -> None:
         if self.site.covers(hint.repository):

@@ -32,17 +32,20 @@ from smidr_ci.text import printable
 __all__ = [
     "APPROVE",
     "PER_REQUEST",
+    "RUN_AGAIN",
     "Action",
     "Button",
     "annotated",
     "annotation_list",
     "approval_body",
+    "approved_body",
     "buttons",
     "check_body",
     "status_body",
 ]
 
 PER_REQUEST: Final = 50
+RUN_AGAIN: Final = "After the approval run the job again."
 _MOST_ANNOTATIONS: Final = 500
 _MESSAGE_BYTES: Final = 64_000
 _TITLE: Final = 250
@@ -109,7 +112,11 @@ def check_body(
 
 
 def approval_body(
-    target: CheckTarget, external_id: str, reason: str, now: datetime
+    target: CheckTarget,
+    external_id: str,
+    reason: str,
+    now: datetime,
+    afterwards: str = RUN_AGAIN,
 ) -> dict[str, Any]:
     """A check run that asks somebody with write access to let a stranger's commit build."""
     body: dict[str, Any] = {
@@ -122,11 +129,19 @@ def approval_body(
         "output": {
             "title": "Waiting for an approval",
             "summary": f"{inline(reason, 1000)}\n\nLook at the changes first: the build runs what "
-            "is in this commit. After the approval run the job again.",
+            f"is in this commit. {afterwards}",
         },
         "actions": buttons([APPROVE]),
     }
     return body | ({"details_url": target.details_url} if target.details_url else {})
+
+
+def approved_body(login: str, now: datetime) -> dict[str, Any]:
+    """How that check run ends when somebody has."""
+    said = f"{inline(login, 100)} approved this commit."
+    output = {"title": "Approved", "summary": said}
+    ended = {"conclusion": "success", "completed_at": _iso(now)}
+    return {"status": "completed", **ended, "output": output, "actions": []}
 
 
 def status_body(view: BuildView, target: CheckTarget) -> dict[str, str]:

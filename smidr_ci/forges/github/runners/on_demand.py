@@ -241,9 +241,10 @@ class OnDemand:
         counts = {str(state): states.count(state) for state in RunnerState if state != "exited"}
         counts |= {"wanted": seen.wanted, "free": seen.free}
         said = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
-        version = f"runner {self._runners.version}" if self._runners.version else "no runner yet"
-        detail = "; ".join(filter(None, (self.problem, said, version)))
-        return Told("waiting" if self.problem else "asking", detail, counts, self._runners.version)
+        version = self._runners.version
+        shown = f"runner {version}" if version else ""
+        detail = "; ".join(filter(None, (self.problem, said, shown)))
+        return Told("waiting" if self.problem else "asking", detail, counts, version)
 
     def look(self) -> float:
         """Do all that is to be done now; seconds until the next look."""
