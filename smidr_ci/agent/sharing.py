@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from smidr_ci.agent.status import OutboxStatus
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord
 from smidr_ci.builds.sharing import AGENTS_READERS, Readers
 from smidr_ci.cancel import CancelToken
 from smidr_ci.config.shared_caches import SharedCaches
-from smidr_ci.errors import CancelledError, SmidrError
+from smidr_ci.errors import CancelledError, ConflictError, SmidrError
 from smidr_ci.trust import Trust
+
+if TYPE_CHECKING:  # not everybody shares
+    from smidr_ci.builds.uploads import ShareFacts
 
 __all__ = ["Sharing"]
 
@@ -24,6 +29,7 @@ _AFTER_BUILD_S: Final = 5.0
 _FIRST_PAUSE_S: Final = 30.0
 _LONGEST_PAUSE_S: Final = 1800.0
 _LOWEST: Final = 19
+_END_S: Final = 2.0
 
 
 class Sharing:
@@ -45,6 +51,7 @@ class Sharing:
         self._readers: Readers | None = None
         self._reading_problem = ""
         self._upload_problem = ""
+        self._facts: ShareFacts | None = None
         self._wanted = threading.Event()
         self._hurried = threading.Event()
         """The settings are others, or the end has come: no pause counts any more."""
@@ -83,6 +90,9 @@ class Sharing:
         with self._lock:
             if self._readers is not None:
                 self._readers.stop()
+            uploader = self._uploader
+        if uploader is not None:
+            uploader.join(_END_S)  # no longer: a file system may hang
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -96,6 +106,14 @@ class Sharing:
         if self._upload_problem:
             found.append(f"Uploads to the shared cache wait: {self._upload_problem}")
         return tuple(found)
+
+    def status(self) -> tuple[OutboxStatus, ...]:
+        """Uploads that wait or were refused, as the other deliveries of this host are shown."""
+        facts = self._facts
+        if facts is None or not (facts.waiting or facts.damaged or self._upload_problem):
+            return ()
+        error = self._upload_problem or next(iter(facts.damaged), "")
+        return (OutboxStatus("cache.share", facts.waiting, len(facts.damaged), error),)
 
     def _serve(self, settings: SharedCaches | None) -> None:
         if self._readers is not None:
@@ -128,6 +146,20 @@ class Sharing:
         return min(2 * pause_s, _LONGEST_PAUSE_S) if pause_s else self._first_pause_s
 
     def _has_failed(self) -> bool:
+        self._count()
+        try:
+            return self._has_failed_to_upload()
+        finally:
+            self._count()
+
+    def _count(self) -> None:
+        """See what waits."""
+        from smidr_ci.builds.uploads import share_facts  # noqa: PLC0415 - not everybody shares
+
+        with contextlib.suppress(SmidrError, OSError):
+            self._facts = share_facts(self._host(), self._cancel)
+
+    def _has_failed_to_upload(self) -> bool:
         from smidr_ci.builds.uploads import upload  # noqa: PLC0415 - not everybody shares
 
         host = self._host()
@@ -139,6 +171,8 @@ class Sharing:
             done = upload(host, self._cancel, _log.warning)
         except CancelledError:
             return False
+        except ConflictError:
+            return True  # somebody does it by hand
         except SmidrError as error:
             self._upload_problem = str(error)
             _log.warning("uploads to the shared cache wait: %s", error)

@@ -119,7 +119,7 @@ class _Process:
             self._metrics.finished,
         )
         self.agent = Agent(self._settings, ended, self._housekeeper.host_is_short)
-        self.agent.outbox_status = self._outbox.status
+        self.agent.outbox_status = lambda: (*self._outbox.status(), *self._sharing.status())
         self._forges = Forges(
             lambda: self._settings.host,
             self.agent,

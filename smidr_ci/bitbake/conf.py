@@ -197,14 +197,15 @@ def _fetching(inputs: ConfInputs) -> Iterator[str]:
     advanced, release = inputs.config.advanced, Release(inputs.layers.bitbake_version)
     mirrors = inputs.operator_mirrors
     share = inputs.share
-    shared_sstate = (share.sstate,) if share else ()
-    if sstate := (*shared_sstate, *advanced.sstate_mirrors, *mirrors.sstate):
+    if sstate := (*advanced.sstate_mirrors, *mirrors.sstate):
         yield assign("SSTATE_MIRRORS", " ".join(sstate))
-        if inputs.config.build.fetch_first and not advanced.bb_no_network:
-            # They are asked in the build's own phase, whose sources are all fetched.
-            yield assign("SSTATE_MIRROR_ALLOW_NETWORK", "1")
-    if inputs.sstate_mirror:
-        yield assign(release.prepend_to("SSTATE_MIRRORS"), f"{inputs.sstate_mirror} ")
+    if (sstate or share) and inputs.config.build.fetch_first and not advanced.bb_no_network:
+        # They are asked in the build's own phase, whose sources are all fetched.
+        yield assign("SSTATE_MIRROR_ALLOW_NETWORK", "1")
+    # By prepending, they stay when the project sets mirrors of its own in local_conf.
+    before = [inputs.sstate_mirror, share.sstate if share else None]
+    if first := [line for line in before if line]:
+        yield assign(release.prepend_to("SSTATE_MIRRORS"), " ".join(first) + " ")
     shared_sources = share.sources if share else ()
     if sources := (*shared_sources, *advanced.premirrors, *mirrors.sources):
         yield assign(release.prepend_to("PREMIRRORS"), " ".join(sources) + " ")

@@ -143,8 +143,8 @@ def wait_for_uploads(agent: AgentProcess) -> dict[str, Any]:
 
 
 def files_of(store: Path) -> dict[str, bytes]:
-    """Key -> content of all that a directory holds for others."""
-    found = (path for path in store.rglob("*") if path.is_file())
+    """Key -> content of all that a directory holds for others, without what a kill left half."""
+    found = (path for path in store.rglob("*") if path.is_file() and ".smidr-" not in str(path))
     return {path.relative_to(store).as_posix(): path.read_bytes() for path in found}
 
 
@@ -227,9 +227,8 @@ def test_a_store_that_goes_away_in_the_middle_fails_no_build(site: Site, tmp_pat
             assert "Builds go on without the shared cache" in problems
             proxy.faults.clear()
             shutil.rmtree(root / "share" / "sstate")
-            answer = second.smidr("cache", "push", "--all", "--json")
-            assert answer.code == 0, answer.text
-            assert answer.json["uploaded"] == 5  # which this host had to make for itself
+            # Its own are uploaded now, by whoever is first: the agent may be at it.
+            wait_until(lambda: second.smidr("cache", "push", "--all").code == 0, "the uploads")
             assert facts(second.smidr)["last_error"] == ""
     wanted = {key for key in files_of(site.store) if key.startswith("sstate/")}
     assert files_of(root / "share").keys() >= wanted

@@ -10,6 +10,7 @@ import pytest
 
 from smidr_ci.bitbake.conf import (
     ConfInputs,
+    Share,
     render_bblayers_conf,
     render_local_conf,
     write_conf,
@@ -209,3 +210,33 @@ def test_what_the_system_refuses_is_told_with_its_place(tmp_path: Path) -> None:
         write_conf(tmp_path, inputs())
     assert caught.value.kind is FailureKind.HOST
     assert "conf" in caught.value.where
+
+
+def test_what_hosts_share_is_asked_after_the_own_and_before_all_mirrors() -> None:
+    config = {
+        "advanced": {"sstate_mirrors": ["file://.* http://mirror/PATH"]},
+        "local_conf": ['SSTATE_MIRRORS = "file://.* http://other/PATH"'],
+    }
+    share = Share("http://127.0.0.1:8773")
+    lines = local_conf(config, share=share, sstate_mirror="file://.* file:///own/PATH")
+    assert (
+        'SSTATE_MIRRORS:prepend = "file://.* file:///own/PATH file://.*'
+        ' http://127.0.0.1:8773/sstate/PATH;downloadfilename=PATH "'
+    ) in lines
+    (sources,) = (line for line in lines if line.startswith("PREMIRRORS"))
+    assert "git://.*/.* http://127.0.0.1:8773/downloads/ " in sources
+    assert "https?://.*/.* http://127.0.0.1:8773/downloads/ " in sources
+    assert "file://" not in sources
+    assert not [line for line in lines if "TARBALLS" in line or "ALLOW_NETWORK" in line]
+
+
+def test_only_sstate_is_asked_for_where_downloads_are_not_shared() -> None:
+    share = Share("http://127.0.0.1:8773", has_downloads=False)
+    lines = local_conf({"build": {"fetch_first": True}}, share=share)
+    assert not [line for line in lines if line.startswith("PREMIRRORS")]
+    assert 'SSTATE_MIRROR_ALLOW_NETWORK = "1"' in lines
+
+
+def test_repositories_are_packed_for_others_when_asked_for() -> None:
+    share = Share("http://127.0.0.1:8773", packs_repositories=True)
+    assert 'BB_GENERATE_MIRROR_TARBALLS = "1"' in local_conf({}, share=share)

@@ -6,9 +6,11 @@ import fcntl
 import os
 import shutil
 import signal
+import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -327,3 +329,43 @@ def test_releases_that_would_miss_their_parse_cache_start_without_code_cache(
     site.script("print(os.path.exists('cache/bb_codeparser.dat'))")
     site.run()
     assert site.console == f"{is_kept}\n"
+
+
+def test_bitbake_reaches_a_socket_by_a_port_and_the_relay_ends_with_it(
+    site: DriverSite,
+) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="smidr-relay-"))  # a socket's path has to be short
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = int(free.getsockname()[1])
+    site.script(
+        "import socket, time\n"
+        "for _ in range(600):\n"
+        "    try:\n"
+        f"        connection = socket.create_connection(('127.0.0.1', {port}))\n"
+        "        break\n"
+        "    except OSError:\n"
+        "        time.sleep(0.05)\n"
+        "connection.sendall(b'hello')\n"
+        "print(connection.recv(10).decode())\n"
+    )
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen()
+        listener.settimeout(60)
+        with site.started(relay=(str(folder / "socket"), port)) as process:
+            connection, _ = listener.accept()
+            with connection:
+                assert connection.recv(10) == b"hello"
+                connection.sendall(b"world")
+            assert process.wait(60) == 0
+    shutil.rmtree(folder)
+    assert site.console == "world\n"
+    with pytest.raises(OSError, match="refused"):
+        socket.create_connection(("127.0.0.1", port), 5)
+
+
+def test_a_relay_that_can_not_listen_costs_the_build_nothing(site: DriverSite) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        assert site.run(relay=("/nowhere/socket", int(taken.getsockname()[1]))) == 0
+    assert site.result["error"] == ""
+    assert "no way to the shared cache" in site.console
