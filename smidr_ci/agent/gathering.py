@@ -1,4 +1,4 @@
-"""Takes builds out of the queue that would come to the same as one that begins."""
+"""Which builds that wait would come to the same as one that begins."""
 
 from __future__ import annotations
 
@@ -10,12 +10,11 @@ from smidr_ci.builds.likeness import contents_of, likeness_of
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import order_of
 from smidr_ci.builds.request import BuildRequest
-from smidr_ci.builds.scheduler import Scheduler
 from smidr_ci.builds.shared_runs import is_run
 from smidr_ci.cancel import CancelToken
 from smidr_ci.errors import SmidrError
 
-__all__ = ["likeness_for", "take_alike"]
+__all__ = ["alike", "likeness_for"]
 
 
 def likeness_for(host: Host, record: BuildRecord, request: BuildRequest | None) -> str:
@@ -29,27 +28,21 @@ def likeness_for(host: Host, record: BuildRecord, request: BuildRequest | None) 
     return likeness_of(host, request, record.targets)
 
 
-def take_alike(
-    host: Host,
-    scheduler: Scheduler,
-    record: BuildRecord,
-    ordered_alike: Iterable[str],
-    cancel: CancelToken,
+def alike(
+    host: Host, record: BuildRecord, ordered_alike: Iterable[str], cancel: CancelToken
 ) -> list[str]:
-    """Those of the waiting builds with the same `likeness_of` that also have the same contents.
+    """Those of the builds with the same `likeness_of` that also have the same contents.
 
-    They wait no more. Raises `SmidrError`; then all still wait.
+    None when the build itself is cancelled. Raises `SmidrError` when the store can't be read.
     """
-    candidates = list(ordered_alike)
-    contents = _contents(host, record, cancel) if candidates else ""
+    contents = "" if cancel.is_cancelled else _contents(host, record, cancel)
     if not contents:
         return []
-    same = [
+    return [
         build_id
-        for build_id in candidates
+        for build_id in ordered_alike
         if _contents(host, host.store.get(build_id, include_deleted=True), cancel) == contents
     ]
-    return [build_id for build_id in same if scheduler.drop(build_id)]
 
 
 def _contents(host: Host, record: BuildRecord, cancel: CancelToken) -> str:

@@ -13,7 +13,7 @@ from typing import Final
 
 from smidr_ci import __version__
 from smidr_ci.agent.feed import Feed
-from smidr_ci.agent.gathering import likeness_for, take_alike
+from smidr_ci.agent.gathering import alike, likeness_for
 from smidr_ci.agent.recovery import recover, remove_leftovers
 from smidr_ci.agent.settings import Settings
 from smidr_ci.agent.status import AgentStatus, OutboxStatus
@@ -255,7 +255,9 @@ class Agent:
         likeness = likeness_for(self._settings.host, record, request)
         observer = self.feed.observer(record)
         task = Task(
-            *(claim, cancel, observer, waiting, likeness, record.shared_run), is_run(record)
+            *(claim, cancel, observer, waiting, likeness),
+            run_id=record.shared_run,
+            is_run=is_run(record),
         )
         with self._lock:
             self._tasks[record.build_id] = task
@@ -308,6 +310,7 @@ class Agent:
             self._tidy()
         self._problem = self._engine_problem() if self._scheduler.queued else ""
         while not self._problem and (waiting := self._scheduler.take()) is not None:
+            self._hold_alike(self._tasks[waiting.build_id])  # before the next one is taken
             self._launch(waiting.build_id)
         if self._scheduler.wants_recheck:
             self._host_is_short()
@@ -350,6 +353,7 @@ class Agent:
                 "build %s, or who is to hear of its end, has a fault of smidr's", build_id
             )
         finally:
+            self._let_go(task)
             if not is_lost and task.run_id and self._runs.end(task.run_id, build_id):
                 self._forget_run(host, task.run_id)
             if final is None and not is_lost:
@@ -386,8 +390,9 @@ class Agent:
     def _final_record(self, host: Host, build_id: str, task: Task) -> BuildRecord | None:
         """None for a build that has to wait again."""
         record = host.store.get(build_id, include_deleted=True)
-        if record.state is BuildState.QUEUED and not record.shared_run and task.likeness:
+        if task.alike:
             record = self._gathered(host, record, task)
+            self._let_go(task)
         if record.shared_run:
             return Companion(
                 *(host, self.feed, self._runs, self._stop_run, record), task.cancel, task.observer
@@ -402,17 +407,32 @@ class Agent:
             _log.exception("build %s ended with a fault of smidr's", build_id)
             return host.store.get(build_id, include_deleted=True)
 
+    def _hold_alike(self, task: Task) -> None:
+        """Take builds out of the queue that were ordered like this one, the oldest first."""
+        if not task.likeness:
+            return
+        with self._lock:
+            found = [
+                (other.waiting.position, build_id)
+                for build_id, other in self._tasks.items()
+                if other.likeness == task.likeness and not other.is_driven
+            ]
+        oldest_first = [build_id for _, build_id in sorted(found)]
+        task.alike = tuple(item for item in oldest_first if self._scheduler.drop(item))
+
+    def _let_go(self, task: Task) -> None:
+        """Those that were held and share no run wait on, where they were in the queue."""
+        held, task.alike = task.alike, ()
+        for build_id in held:
+            self._wait_again(build_id, self._tasks[build_id])
+
     def _gathered(self, host: Host, record: BuildRecord, task: Task) -> BuildRecord:
-        """The record as it is, or with a run for it and for those that wait and are like it."""
-        others = take_alike(host, self._scheduler, record, self._like(task), task.cancel)
+        """The record as it is, or with a run for it and for those that are held and are like it."""
+        others = alike(host, record, task.alike, task.cancel)
         if not others:
             return record
-        try:
-            run, claim = begin_run(host, record, others)
-        except BaseException:
-            for build_id in others:
-                self._scheduler.add(self._tasks[build_id].waiting)
-            raise
+        run, claim = begin_run(host, record, others)
+        task.alike = tuple(item for item in task.alike if item not in others)
         ids = (record.build_id, *others)
         _log.info("%s is run for %s", run.build_id, ", ".join(ids))
         for build_id in ids:
@@ -421,23 +441,12 @@ class Agent:
             member.run_id, member.likeness = run.build_id, ""
             member.observer.note(f"built once for {', '.join(ids)}, as {run.build_id}")
         # It has the place that the build had.
-        made = self._enter(run, claim)
+        self._enter(run, claim)
         self._scheduler.resume(replace(task.waiting, build_id=run.build_id))
         self._scheduler.finished(record.build_id)
-        made.is_driven = True
         for build_id in (run.build_id, *others):
             self._launch(build_id)
         return host.store.get(record.build_id, include_deleted=True)
-
-    def _like(self, task: Task) -> list[str]:
-        """Builds that wait and were ordered like this one, the oldest first."""
-        with self._lock:
-            found = [
-                (other.waiting.position, build_id)
-                for build_id, other in self._tasks.items()
-                if other.likeness == task.likeness and not other.is_driven
-            ]
-        return [build_id for _, build_id in sorted(found)]
 
     def _await_engine(self, host: Host, cancel: CancelToken) -> None:
         """A build that was found running waits for its engine: both may have just been started."""

@@ -22,6 +22,8 @@ class Task:
     waiting: Waiting
     likeness: str = ""
     """Equal for builds that may share a run."""
+    alike: tuple[str, ...] = ()
+    """Builds that were taken out of the queue since they may share its run, as it shall begin."""
     run_id: str = ""
     """The run that it shares."""
     is_run: bool = False

@@ -7,7 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 from smidr_ci.agent.service import Agent
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.builds.order import Order
 from smidr_ci.builds.service import BuildView
 from smidr_ci.cancel import CancelLevel
 from smidr_ci.config.agent import AgentConfig
@@ -34,6 +35,7 @@ class Bench(AgentBench):
     """An `AgentBench` with one place, which a first build holds until `free` is called."""
 
     share: str = "customer"
+    places: int = 1
     ends: list[Callable[[FakeContainer], int]] = field(default_factory=list)
     """What the next containers do when they may end; then they succeed."""
     log: bytes = b"one\ntwo\n"
@@ -43,7 +45,7 @@ class Bench(AgentBench):
         agent = AgentConfig.model_validate(
             {
                 "limits": host.agent.limits.model_dump(exclude_unset=True)
-                | {"max_concurrent_builds": 1},
+                | {"max_concurrent_builds": self.places},
                 "builds": {"share": self.share},
             }
         )
@@ -61,6 +63,10 @@ class Bench(AgentBench):
                 code = self.ends.pop(0)(container)
             return code
         return 0
+
+    def order(self, customer: str = "acme", **changes: Any) -> Order:
+        """An order that works; `directory` too may be another."""
+        return replace(super().order(customer), **changes)
 
     def block(self, agent: Agent) -> str:
         """Have the only place taken."""
@@ -199,14 +205,11 @@ def test_another_content_of_a_local_layer_is_another_build(bench: Bench) -> None
     changed = folders[2] / "core"
     shutil.copytree(bench.bench.project / "core", changed)
     (changed / "conf" / "more.conf").write_text("A = '1'\n")
-    orders = [{"directory": folder} for folder in folders]
+    orders: list[dict[str, Any]] = [{"directory": folder} for folder in folders]
     agent = bench.agent()
     agent.start()
     blocker = bench.block(agent)
-    ids = [
-        agent.submit(type(bench.order())(**{**vars(bench.order()), **order})).build_id
-        for order in orders
-    ]
+    ids = [agent.submit(bench.order(**order)).build_id for order in orders]
     agent.cancel(blocker, "Enough.", CancelLevel.KILL)
     bench.may_end.set()
     finals = [bench.finish(agent, build_id) for build_id in ids]
@@ -337,8 +340,7 @@ def test_an_own_source_may_go_once_bitbake_runs(bench: Bench) -> None:
         source = home.incoming / f"s{number}"
         shutil.copytree(bench.bench.project, source)
         make_marked_dir(source)
-        order = bench.order(is_confined=True)
-        order = type(order)(**{**vars(order), "directory": source})
+        order = bench.order(is_confined=True, directory=source)
         ids.append(agent.submit(order, source).build_id)
     agent.cancel(blocker, "Enough.", CancelLevel.KILL)
     for build_id in ids:
@@ -350,3 +352,31 @@ def test_an_own_source_may_go_once_bitbake_runs(bench: Bench) -> None:
     bench.may_end.set()
     final: BuildRecord = bench.finish(agent, ids[1])
     assert (final.state, final.failure_message) == (BuildState.COMPLETED, "")
+
+
+def test_places_that_get_free_together_do_not_part_what_is_alike(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, limits={"builds_per_customer": 3}, places=3)
+    first = bench.agent()
+    ids = [first.submit(bench.order()).build_id for _ in range(4)]  # nothing starts yet
+    first.start()
+    for build_id in ids:
+        bench.wait(first, build_id, is_building)
+    assert len(runs_of(first, ids) - {""}) == 1
+    bench.may_end.set()
+    finals = [bench.finish(first, build_id) for build_id in ids]
+    assert {record.state for record in finals} == {BuildState.COMPLETED}
+    assert len(bench.builds_started(first)) == 1
+
+
+def test_what_was_ordered_alike_and_is_not_keeps_its_place_in_the_queue(bench: Bench) -> None:
+    folders = [bench.root / name for name in ("one", "two")]
+    for number, folder in enumerate(folders):
+        shutil.copytree(bench.bench.project, folder)
+        (folder / "core" / "conf" / "more.conf").write_text(f"A = '{number}'\n")
+    with waiting(bench, 0, *({"directory": folder} for folder in folders), {}) as (agent, ids):
+        bench.wait(agent, ids[0], is_building)
+        wait_until(lambda: list(agent.status().queued) == ids[1:], "the others' return")
+        agent.cancel(ids[1], "Not wanted.")
+        assert bench.finish(agent, ids[1]).state is BuildState.CANCELLED
+        bench.may_end.set()
+        assert bench.finish(agent, ids[2]).state is BuildState.COMPLETED
