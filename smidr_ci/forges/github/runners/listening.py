@@ -27,6 +27,11 @@ _LONGEST_S: Final = 60.0
 _RECREATE_S: Final = 5.0
 """Longer than the agent takes to notice that a registration was removed, and the set with it."""
 _POLL_FAILURES: Final = 5
+_QUICK_S: Final = 0.5
+_MOST_IN_VAIN: Final = 20
+_IN_VAIN_S: Final = 5.0
+"""Between polls that bring nothing at once: GitHub holds them for most of a minute, and what stands
+between us may not."""
 _PASSING: Final = frozenset({408, 429, 500, 502, 503, 504})
 
 
@@ -62,6 +67,7 @@ class Listener:
         self._registrar = registrar
         self._judge = judge
         self._host = host
+        self._clock = clock
         self._pause = pause
         self._backoff = Backoff(clock, _FIRST_S, _LONGEST_S)
         self._ended = threading.Event()
@@ -118,9 +124,10 @@ class Listener:
             self._session.end()
 
     def _listen(self, current: ScaleSet) -> None:
-        last, failures = 0, 0
+        last, failures, in_vain = 0, 0, 0
         self._well()
         while not self._ended.is_set():
+            began = self._clock.monotonic()
             try:
                 message = self._session.poll(last, self._host.capacity())
             except GoneError:
@@ -137,10 +144,15 @@ class Listener:
             failures = 0
             self._well()
             self._judge.again()
+            is_news = message is not None and message.message_id != last
+            is_held = self._clock.monotonic() - began >= _QUICK_S
+            in_vain = 0 if is_news or is_held else in_vain + 1
             if message is not None:
                 self._handle(message)
                 last = message.message_id
             self._host.changed()
+            if in_vain > _MOST_IN_VAIN and self._pause(_IN_VAIN_S):
+                return
 
     def _handle(self, message: Message) -> None:
         """Confirmed last: what comes again changes nothing, and what is lost comes never."""

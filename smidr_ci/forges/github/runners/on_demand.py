@@ -14,6 +14,7 @@ from smidr_ci.forges.github.runners.fleet import Fleet
 from smidr_ci.forges.github.runners.jit import JitSource, Wanted
 from smidr_ci.forges.github.runners.listening import Listener
 from smidr_ci.forges.github.runners.ports import LocalRunner, Runners, RunnerState
+from smidr_ci.text import printable
 
 __all__ = ["BETWEEN_S", "JitDemand", "OnDemand", "ScaleSetDemand", "Told", "WantsRunners"]
 
@@ -26,6 +27,9 @@ BETWEEN_S: Final = 2.0
 _FRESH_S: Final = 10.0
 """GitHub's lists may still show a job as waiting that one of our runners has just begun."""
 _STOP_S: Final = 5.0
+_LAST_LOOK_S: Final = 2.0
+_JOB: Final = 100
+"""Signs of a job's name, which is a stranger's."""
 
 
 class WantsRunners(Protocol):
@@ -180,7 +184,7 @@ class OnDemand:
         self._unlisten = lambda: None
         self._demand.end()
         if self._thread is not None:
-            self._thread.join(_STOP_S)
+            self._thread.join(_LAST_LOOK_S)
         self._runners.close()
 
     def drain(self) -> None:
@@ -220,7 +224,8 @@ class OnDemand:
     def described(self) -> list[str]:
         """The same, a line each."""
         return [
-            f"runner {item.name}: {item.state}{f', {item.job}' if item.job else ''}"
+            f"runner {item.name}: {item.state}"
+            + (f", {printable(item.job)[:_JOB]}" if item.job else "")
             for item in self.alive()
         ]
 
@@ -258,6 +263,7 @@ class OnDemand:
         try:
             found = self._demand.wanted(busy)
         except RateLimitedError as error:
+            self._fleet.settle(0, may_start=False)  # what ended here is cleaned up all the same
             self.problem = error.message
             return max(error.after_s, self._demand.every_s)
         self._fleet.settle(found.runners)

@@ -318,22 +318,32 @@ def test_a_session_that_github_forgot_is_begun_again(
 
 
 def test_without_news_the_next_poll_comes_at_once_and_the_last_figures_hold(
-    bench: DemandBench, github: GitHubServer, room: Room
+    bench: DemandBench, room: Room
 ) -> None:
-    sets = github.scale_sets
-    sets.poll_s = 0.01
+    before = room.clock.monotonic()
     listening(bench)
+    polled(bench, 5)
+    assert room.clock.monotonic() == before  # nothing waited in between
     put(bench, assigned=2)
     started(bench, 2)
-    before = room.clock.monotonic()
-    polled(bench, 10)
-    assert room.clock.monotonic() == before  # nothing waited in between
     bench.runners.exit(bench.runners.started[0], 1)
     room.advance(60)
     bench.look()
     room.advance(60)
     bench.look()
     assert len(bench.runners.started) == 3  # for a job that is still assigned
+
+
+def test_a_queue_that_holds_no_poll_is_not_asked_all_the_time(
+    bench: DemandBench, github: GitHubServer, sets: FakeScaleSets, room: Room
+) -> None:
+    sets.poll_s = 0.0
+    before = room.clock.monotonic()
+    listening(bench)
+    github.wait_until(lambda: len(sets.capacities) >= 60)
+    assert room.clock.monotonic() - before >= 5 * 30
+    put(bench, assigned=1)
+    started(bench, 1)
 
 
 def test_figures_of_the_session_hold_before_the_first_message(
