@@ -21,6 +21,7 @@ from smidr_ci.text import printable
 
 __all__ = ["Elsewhere", "is_offered"]
 
+_BIG_BYTES: Final = 1 << 20
 _SHA256_DIGITS: Final = 64
 _MOST_FILES: Final = 50
 """More than that are one archive: nobody follows hundreds of links."""
@@ -43,15 +44,24 @@ class Elsewhere:
     known: Mapping[str, ArtifactRecord] = field(default_factory=dict)
     """Files whose checksums are known already, by their paths in the selection."""
 
-    def put(self, selection: Selection, replay: Replay, name: str) -> None:
-        """All regular files of the selection, or its archive; raises `SmidrError`."""
-        sizes = list(selection.file_sizes())
-        if len(sizes) <= _MOST_FILES:
-            for path, _ in sizes:
-                self._put(path, self._content_of(selection, path))
-        else:
+    def put(
+        self, selection: Selection, replay: Replay, name: str, *, with_small: bool = False
+    ) -> Selection:
+        """Store the big files, or the archive of all; raises `SmidrError`.
+
+        Returned is what GitLab may take nevertheless: reports and lists, for later jobs. Without
+        big files, or `with_small`, all are stored.
+        """
+        sizes = dict(selection.file_sizes())
+        big = [path for path, size in sizes.items() if size >= _BIG_BYTES or with_small] or [*sizes]
+        self.say.warning("later jobs can't get from GitLab what is stored elsewhere")
+        if len(big) > _MOST_FILES:
             self._put(name, self._archive(replay))
-        self.say.warning("GitLab does not have these files: later jobs can't get them from it")
+            return Selection(selection.tree, ())
+        for path in big:
+            self._put(path, self._content_of(selection, path))
+        has_rest = len(big) < len(sizes)
+        return Selection(selection.tree, set(selection.paths) - set(big) if has_rest else ())
 
     def _put(self, path: str, content: Content) -> None:
         self.say(f"Storing {shown(path)} outside of GitLab ({content.size_bytes} bytes)")

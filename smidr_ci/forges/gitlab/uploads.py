@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import posixpath
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -99,11 +99,24 @@ class Uploader:
             selection = self.provenance.added(selection, name)
         with Replay(self._pieces(entry, selection), self.scratch) as replay:
             packed = _Packed(name, entry, selection, replay)
-            limit = self._own_limit(packed)
-            if not limit and (answer := self._deliver(packed)) is not None:
-                limit = f"the server says: {answer.text}"
-            if limit:
-                self._put_elsewhere(packed, limit)
+            if limit := self._offer(packed):
+                rest = self._put_elsewhere(packed, limit)
+                if rest.paths:
+                    self._deliver_rest(packed, rest)
+
+    def _deliver_rest(self, packed: _Packed, rest: Selection) -> None:
+        """What is left without the big files; when that is too much still, it follows them."""
+        with Replay(self._pieces(packed.entry, rest), self.scratch) as replay:
+            small = replace(packed, selection=rest, replay=replay)
+            if limit := self._offer(small):
+                self._put_elsewhere(small, limit, with_small=True)
+
+    def _offer(self, packed: _Packed) -> str:
+        """Upload it; why not, when it is an archive that is too big."""
+        limit = self._own_limit(packed)
+        if not limit and (answer := self._deliver(packed)) is not None:
+            limit = f"the server says: {answer.text}"
+        return limit
 
     def _own_limit(self, packed: _Packed) -> str:
         """Why the server is not even asked; empty when it is."""
@@ -142,13 +155,15 @@ class Uploader:
             self.say(f"Uploaded {printable(packed.name)} as {entry.type}: {size}")
         return None
 
-    def _put_elsewhere(self, packed: _Packed, limit: str) -> None:
+    def _put_elsewhere(self, packed: _Packed, limit: str, *, with_small: bool = False) -> Selection:
         too_large = _too_large(packed, limit, self.why_not_elsewhere)
         if self.elsewhere is None:
             raise too_large
         self.say.warning(f"{too_large.where}: {too_large.message}")
         try:
-            self.elsewhere.put(packed.selection, packed.replay, packed.name)
+            return self.elsewhere.put(
+                packed.selection, packed.replay, packed.name, with_small=with_small
+            )
         except SmidrError as error:
             self.cancel.raise_if_cancelled()
             self.say.warning(f"it is not in the build host's store either: {error}")
