@@ -8,8 +8,7 @@ import logging
 import os
 import select
 import signal
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -20,13 +19,13 @@ from smidr_ci.config.runners import RunnerSettings
 from smidr_ci.containers.runtime import User
 from smidr_ci.errors import ConfigError, HostError
 from smidr_ci.files import as_host_error, open_untrusted
-from smidr_ci.forges.github.runners import keeper
 from smidr_ci.forges.github.runners.archive import Archive, unpack
 from smidr_ci.forges.github.runners.door import agent_socket
 from smidr_ci.forges.github.runners.folder import RunnerFolder, read_json
 from smidr_ci.forges.github.runners.job_containers import remove_job_containers
+from smidr_ci.forges.github.runners.launching import keeper_of, keepers, launch
 from smidr_ci.forges.github.runners.observation import has_worker
-from smidr_ci.forges.github.runners.strays import end_strays, is_alive, open_process
+from smidr_ci.forges.github.runners.strays import end_strays, open_process
 from smidr_ci.forges.github.runners.surroundings import (
     CONFIG_VARIABLE,
     job_user,
@@ -41,7 +40,6 @@ log = logging.getLogger(__name__)
 
 _LOG_BYTES: Final = 1 << 20
 _TAIL: Final = 64 * 1024
-_START_S: Final = 30.0
 _KILL_S: Final = 20.0
 _ALL_MAY_ENTER: Final = 0o001
 
@@ -104,7 +102,7 @@ class Processes:
         life = self._alive(folder)
         if life is None:
             # Perhaps its agent died before the keeper had noted who it is.
-            life = _ProcessLife(folder, _keeper_of(folder.path), self.host().clock)
+            life = _ProcessLife(folder, keeper_of(folder.path), self.host().clock)
         return life
 
     def clean(self, folder: RunnerFolder) -> None:
@@ -116,7 +114,7 @@ class Processes:
 
     def sweep(self, root: Path) -> None:
         """See `bodies.Body`."""
-        for handle, path in _keepers():
+        for handle, path in keepers():
             if path.parent == root and not path.exists():
                 log.warning("ending the runner of %s, which somebody removed", path)
                 life = _ProcessLife(RunnerFolder(path), handle, self.host().clock)
@@ -142,7 +140,7 @@ class Processes:
             **vars(self.patience),
         }
         try:
-            said = _launch(folder.path, json.dumps(order).encode())
+            said = launch(folder.path, json.dumps(order).encode())
         except OSError as error:
             raise as_host_error(error, "can't start a runner's keeper", folder.path) from error
         if "pid" not in said:
@@ -222,78 +220,6 @@ def exit_code_in(folder: RunnerFolder) -> int | None:
     """What the keeper noted; None when there is nothing of use."""
     code = read_json(folder.exit).get("code")
     return code if isinstance(code, int) and not isinstance(code, bool) else None
-
-
-def _keeper_of(folder: Path) -> int:
-    """A pidfd of the keeper of this directory; -1 when none runs."""
-    found = -1
-    for handle, path in _keepers():
-        if path == folder and found < 0:
-            found = handle
-        else:
-            os.close(handle)
-    return found
-
-
-def _keepers() -> Iterator[tuple[int, Path]]:
-    """All keepers that run: pidfds, which the caller closes, and the directories they keep."""
-    program = os.fsencode(keeper.__file__)
-    for name in os.listdir("/proc"):
-        if not name.isdigit():
-            continue
-        with contextlib.suppress(OSError):
-            handle = os.pidfd_open(int(name))
-            try:
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    words = file.read(16384).split(b"\0")
-                is_one = len(words) > 3 and words[-3] == program and is_alive(handle)
-            except BaseException:
-                os.close(handle)
-                raise
-            if is_one:
-                yield handle, Path(os.fsdecode(words[-2]))
-            else:
-                os.close(handle)
-
-
-def _launch(folder: Path, order: bytes) -> dict[str, Any]:
-    """Start the keeper, give it its order, and read what it says of the start."""
-    order_read, order_write = os.pipe2(os.O_CLOEXEC)
-    answer_read, answer_write = os.pipe2(os.O_CLOEXEC)
-    try:
-        os.posix_spawn(
-            sys.executable,
-            [sys.executable, "-I", "-S", keeper.__file__, str(folder)],
-            {},
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, order_read, 0),
-                (os.POSIX_SPAWN_DUP2, answer_write, 1),
-                (os.POSIX_SPAWN_OPEN, 2, os.devnull, os.O_WRONLY, 0),
-            ],
-        )
-        os.close(order_read)
-        os.close(answer_write)
-        order_read = answer_write = -1
-        with os.fdopen(order_write, "wb") as file:
-            order_write = -1
-            file.write(order)
-        return _answer(answer_read)
-    finally:
-        for fd in (order_read, order_write, answer_read, answer_write):
-            if fd >= 0:
-                os.close(fd)
-
-
-def _answer(fd: int) -> dict[str, Any]:
-    poll, raw = select.poll(), b""
-    poll.register(fd, select.POLLIN)
-    while poll.poll(_START_S * 1000) and (chunk := os.read(fd, 4096)):
-        raw += chunk
-    try:
-        found = json.loads(raw)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _check_way(directory: Path, user: User, settings: Path) -> None:

@@ -67,6 +67,7 @@ def _of(folder: Path) -> Iterator[int]:
     """Open pidfds; the caller closes them."""
     mark = f"{MARK}={folder}".encode()
     prefix = f"{folder}/"
+    owner = _owner_of(folder)
     for name in os.listdir("/proc"):
         if not name.isdigit() or int(name) == os.getpid():
             continue
@@ -74,13 +75,23 @@ def _of(folder: Path) -> Iterator[int]:
             handle = os.pidfd_open(int(name))
         except OSError:
             continue
-        if _belongs(name, mark, prefix) and is_alive(handle):
+        if _belongs(name, owner, mark, prefix) and is_alive(handle):
             yield handle
         else:
             os.close(handle)
 
 
-def _belongs(pid: str, mark: bytes, prefix: str) -> bool:
+def _owner_of(folder: Path) -> int:
+    try:
+        return (folder / "root").lstat().st_uid
+    except OSError:
+        return os.geteuid()
+
+
+def _belongs(pid: str, owner: int, mark: bytes, prefix: str) -> bool:
+    with contextlib.suppress(OSError):
+        if os.stat(f"/proc/{pid}").st_uid != owner:
+            return False  # such as the shell of who looks what a job does
     for link in ("cwd", "exe", "root"):
         with contextlib.suppress(OSError):
             if os.readlink(f"/proc/{pid}/{link}").startswith(prefix):

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Final
 
 from smidr_ci.clock import Clock
 from smidr_ci.errors import SmidrError
@@ -14,10 +15,14 @@ from smidr_ci.forges.github.runners.exits import describe
 from smidr_ci.forges.github.runners.folder import Note, RunnerFolder
 from smidr_ci.forges.github.runners.observation import Observation, has_worker, observe
 from smidr_ci.forges.github.runners.ports import LocalRunner, RunnerState
+from smidr_ci.text import printable
 
 __all__ = ["Timing", "Watch"]
 
 log = logging.getLogger(__name__)
+
+_LAST_LINES: Final = 5
+_LONGEST_LINE: Final = 300
 
 
 @dataclass(frozen=True)
@@ -125,6 +130,11 @@ class Watch:
         had_job = self.view.had_job or seen.had_job
         self._set(state=state, had_job=had_job, job=self.view.job or seen.job)
 
+    def _tell_last_words(self, output: str) -> None:
+        """Its log goes with its directory, and may be all that tells what is wrong."""
+        for line in [line for line in output.splitlines() if line.strip()][-_LAST_LINES:]:
+            log.warning("%s said: %s", self.note.name, printable(line)[:_LONGEST_LINE])
+
     def _set(
         self,
         *,
@@ -162,14 +172,16 @@ class Watch:
             life.kill()
 
     def _finish(self, life: Life) -> None:
-        code = life.exit_code()
-        seen = observe(life.output(), has_worker=has_worker(self.folder.root))
+        code, output = life.exit_code(), life.output()
+        seen = observe(output, has_worker=has_worker(self.folder.root))
         try:
             self.body.clean(self.folder)
         except (OSError, SmidrError) as error:
             log.warning("after the runner %s: %s", self.note.name, error)
         had_job = self.view.had_job or seen.had_job
         log.info("the runner %s has ended: %s", self.note.name, describe(code))
+        if not had_job and not self.is_stopping and code != 0:
+            self._tell_last_words(output)
         job = self.view.job or seen.job
         self._set(state=RunnerState.EXITED, had_job=had_job, job=job, exit_code=code)
         self._ended(self)
