@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import delete, insert, select, update
+from sqlalchemy import Connection, delete, insert, select
 
 from smidr_ci.builds.database import Database
 from smidr_ci.builds.effort import RecipeWork
@@ -54,12 +54,8 @@ class RecipeStore:
 
     def find(self, names: Sequence[str]) -> dict[str, RecipeFacts]:
         """Those of the names that are known."""
-        found: dict[str, RecipeFacts] = {}
         with self._database.reading() as connection:
-            for some in _chunks(names):
-                rows = connection.execute(select(recipes).where(recipes.c.recipe.in_(some)))
-                found |= {row.recipe: _facts(row._asdict()) for row in rows}
-        return found
+            return _found(connection, names)
 
     def costliest(self, limit: int) -> list[RecipeFacts]:
         """Recipes with the most time spared or spent: their time, as often as they were used."""
@@ -70,22 +66,32 @@ class RecipeStore:
 
     def learn(self, build_id: str, work: Mapping[str, RecipeWork], now: datetime) -> None:
         """Add what a build did; once per build, however often it is told."""
-        known = self.find(list(work))
         with self._database.writing() as connection:
             is_told = select(recipes.c.recipe).where(recipes.c.build_id == build_id).limit(1)
             if connection.execute(is_told).first() is not None:
                 return
-            for name, item in work.items():
-                values = _after(known.get(name), item, now) | {"build_id": build_id}
-                if name in known:
-                    this = recipes.c.recipe == name
-                    connection.execute(update(recipes).where(this).values(values))
-                else:
-                    connection.execute(insert(recipes).values(values | {"recipe": name}))
+            known = _found(connection, list(work))
+            rows = [
+                {**_after(known.get(name), item, now), "recipe": name, "build_id": build_id}
+                for name, item in work.items()
+            ]
+            # Thousands at once, while no build can write its record.
+            for some in _chunks(list(known)):
+                connection.execute(delete(recipes).where(recipes.c.recipe.in_(some)))
+            if rows:
+                connection.execute(insert(recipes), rows)
             newest = select(recipes.c.last_used).order_by(recipes.c.last_used.desc())
             oldest = connection.execute(newest.offset(_MOST).limit(1)).scalar()
             if oldest is not None:
                 connection.execute(delete(recipes).where(recipes.c.last_used <= oldest))
+
+
+def _found(connection: Connection, names: Sequence[str]) -> dict[str, RecipeFacts]:
+    found: dict[str, RecipeFacts] = {}
+    for some in _chunks(names):
+        rows = connection.execute(select(recipes).where(recipes.c.recipe.in_(some)))
+        found |= {row.recipe: _facts(row._asdict()) for row in rows}
+    return found
 
 
 def work_of(
