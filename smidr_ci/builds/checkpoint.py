@@ -21,7 +21,7 @@ from smidr_ci.caches.layout import CacheDirs
 from smidr_ci.config.provider import with_provider_layers
 from smidr_ci.containers.runtime import ContainerRuntime, ContainerSpec, Exit, Handle
 from smidr_ci.errors import InternalError
-from smidr_ci.files import make_marked_dir, write_atomic
+from smidr_ci.files import as_host_error, make_marked_dir, write_atomic
 from smidr_ci.images.model import BuilderImage
 from smidr_ci.layers.model import LayerSet
 
@@ -133,9 +133,13 @@ class Trail:
 
     def _write(self) -> None:
         if self._is_kept and self.last is not None:
-            make_marked_dir(self._folder)
             text = _adapter().dump_json(self.last, indent=1).decode()
-            write_atomic(self._folder / _NAME, text)
+            try:
+                make_marked_dir(self._folder)
+                write_atomic(self._folder / _NAME, text)
+            except OSError as error:
+                what = "can't write down how far the build has come"
+                raise as_host_error(error, what, self._folder) from error
 
     def _read(self) -> Checkpoint | None:
         path = self._folder / _NAME

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Final
 
 from smidr_ci.builds.accept import request_for
@@ -82,7 +83,8 @@ def drive(
         except SmidrError as error:
             outcome = Outcome.of(error)
         except OSError as error:
-            outcome = Outcome.of(as_host_error(error, "can't go on", host.home.root))
+            where = Path(error.filename) if isinstance(error.filename, str) else host.home.root
+            outcome = Outcome.of(as_host_error(error, "can't go on", where))
         except BaseException:
             journal.finish(_INTERNAL)
             raise

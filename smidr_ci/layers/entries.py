@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from smidr_ci.errors import HostError, LayerError
-from smidr_ci.files import make_private_dir
+from smidr_ci.files import as_host_error, make_private_dir
 from smidr_ci.layers.failures import OneLayerError, raise_problems
 from smidr_ci.layers.resolve import Asked
 
@@ -72,6 +72,8 @@ def make_roots(roots: Sequence[Path]) -> None:
             make_private_dir(root)
             writable = os.access(root, os.W_OK)
         except OSError as error:
+            if error.errno in {errno.ENOSPC, errno.EDQUOT}:
+                raise as_host_error(error, "can't make the layer store", root) from error
             raise _unusable(root, error.strerror or str(error)) from error
         if not writable:
             raise _unusable(root, os.strerror(errno.EACCES))

@@ -244,4 +244,5 @@ def disk_or_other(error: OSError, name: str) -> OneLayerError:
     is_full = error.errno in {errno.ENOSPC, errno.EDQUOT}
     failure = GitFailure.DISK if is_full else GitFailure.OTHER
     hint = hint_for(failure) if is_full else "Check the directory and its permissions."
-    return OneLayerError(name, f"{error.filename or ''}: {error.strerror}", hint, failure)
+    place = f"{error.filename}: " if error.filename else ""
+    return OneLayerError(name, f"{place}{error.strerror or error}", hint, failure)

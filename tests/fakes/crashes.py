@@ -41,7 +41,7 @@ from tests.fakes.clock import FakeClock
 from tests.fakes.disk_runtime import DiskRuntime
 from tests.fakes.runtime import FakeContainer
 
-__all__ = ["CrashSite", "Steps"]
+__all__ = ["CrashSite", "Steps", "die"]
 
 importlib.import_module("smidr_ci.builds.diagnose")  # else each child would for itself
 _CHANGES = frozenset(
@@ -52,12 +52,18 @@ _WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC
 Program = Callable[[FakeContainer], int]
 
 
-class Steps:
-    """Counts what this process does, and kills it before step number `die_at`."""
+def die() -> None:
+    """By SIGKILL; does not return."""
+    os.kill(os.getpid(), signal.SIGKILL)
 
-    def __init__(self, die_at: int | None = None) -> None:
+
+class Steps:
+    """Counts what this process does, and lets `fate` happen before step number `die_at`."""
+
+    def __init__(self, die_at: int | None = None, fate: Callable[[], None] = die) -> None:
         self.count = 0
         self.die_at = die_at
+        self._fate = fate
         self._apart = threading.local()
         self._last = ("", "")
 
@@ -67,7 +73,8 @@ class Steps:
             return
         self.count += 1
         if self.count == self.die_at:
-            os.kill(os.getpid(), signal.SIGKILL)
+            with self.apart():
+                self._fate()
 
     def hear(self, name: str, arguments: tuple[Any, ...]) -> None:
         """An audit hook (PEP 578)."""
@@ -104,6 +111,8 @@ class CrashSite:
     """Changes of the order."""
     settings: dict[str, Any] = field(default_factory=dict)
     """More of `agent.yaml`."""
+    fate: Callable[[], None] = die
+    """What happens to a process at its last step."""
     bench: Bench = field(init=False)
     lives: int = 0
 
@@ -121,21 +130,22 @@ class CrashSite:
         """
 
         def work(host: Host) -> None:
-            order = Order(
-                customer="acme",
-                **{
-                    "config_text": PROJECT,
-                    "config_name": "smidr.yaml",
-                    "directory": self.bench.project,
-                    "is_confined": False,
-                    "requested_by": f"step {die_at}",
-                    **self.order,
-                },
-            )
+            order = self.order_of(f"step {die_at}")
             record, claim = enlist(host, request_for(host, order), order)
             drive(host, record, claim, CancelToken(), SilentObserver())
 
         return self._live(work, die_at)
+
+    def order_of(self, requested_by: str) -> Order:
+        """What a client asks for."""
+        fields = {
+            "config_text": PROJECT,
+            "config_name": "smidr.yaml",
+            "directory": self.bench.project,
+            "is_confined": False,
+            "requested_by": requested_by,
+        }
+        return Order(customer="acme", **{**fields, **self.order})
 
     def go_on(self, die_at: int | None = None) -> int | None:
         """A process that goes on with what was left, as an agent does; its steps, or None."""
@@ -223,7 +233,7 @@ class CrashSite:
         told = self.root / "told.txt"
         child = os.fork()
         if child == 0:
-            _be(work, self._host, Steps(die_at), told)
+            _be(work, self._host, Steps(die_at, self.fate), told)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             assert os.WTERMSIG(status) == signal.SIGKILL

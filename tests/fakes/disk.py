@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+_TRIES = 100
+
 
 @contextmanager
 def small_disk(place: Path, size: str = "1m") -> Iterator[Path]:
@@ -21,7 +23,8 @@ def small_disk(place: Path, size: str = "1m") -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True)
+        # Lazily: a detached deletion may still be at it.
+        subprocess.run(["umount", "--lazy", str(place)], check=True)
 
 
 def fill(disk: Path) -> None:
@@ -32,3 +35,22 @@ def fill(disk: Path) -> None:
                 pass
         except OSError:
             return
+
+
+def make_full(disk: Path, *, names: bool = False) -> None:
+    """Shrink a `small_disk` to what it holds; with `names` no empty file can be made either."""
+    done = None
+    for _ in range(_TRIES):  # others may write meanwhile
+        found = os.statvfs(disk)
+        options = f"remount,size={(found.f_blocks - found.f_bfree) * found.f_frsize}"
+        options += f",nr_inodes={found.f_files - found.f_ffree}" if names else ""
+        done = subprocess.run(["mount", "-o", options, str(disk)], check=False, capture_output=True)
+        if done.returncode == 0:
+            return
+    raise AssertionError(done)
+
+
+def make_roomy(disk: Path, size: str = "64m", names: int = 100_000) -> None:
+    """Grow it again."""
+    options = f"remount,size={size},nr_inodes={names}"
+    subprocess.run(["mount", "-o", options, str(disk)], check=True)
