@@ -24,6 +24,7 @@ from docker import APIClient
 from docker.errors import APIError
 
 from smidr_ci.builds.model import BuildRecord, BuildState
+from smidr_ci.errors import AgentUnreachableError
 from tests.fakes.agent_process import AgentProcess
 from tests.fakes.bulky_recipes import BULKY, BulkySources
 from tests.fakes.git_server import publish, serve
@@ -65,10 +66,18 @@ class Site:
 
         def is_there() -> bool:
             has_begun = events.exists() and events.read_text().count('"task-started"') >= tasks
-            return has_begun or self.agent.record(build_id).state.is_final
+            return has_begun or self.patiently(lambda: self.agent.record(build_id)).state.is_final
 
         wait_until(is_there, f"task {tasks} of {build_id}", _BUILD_S)
         threading.Event().wait(self.chance.uniform(0.0, 0.3))
+
+    def patiently(self, ask: Callable[[], BuildRecord]) -> BuildRecord:
+        """Ask the agent, again when somebody has killed it and started another one."""
+        while True:
+            try:
+                return ask()
+            except AgentUnreachableError:
+                wait_until(self.agent.client.answers, "the next agent")
 
     def kill(self, build_id: str) -> None:
         """SIGKILL: the container, any process in it, or the container and the agent as well."""
@@ -158,8 +167,7 @@ def _kill(site: Site, build_id: str) -> None:
 
 def _cancel(site: Site, build_id: str) -> None:
     site.wait_for_the_middle(build_id)
-    wait_until(site.agent.client.answers, "the agent, which the other may have killed")
-    site.agent.client.cancel(build_id)
+    site.patiently(lambda: site.agent.client.cancel(build_id))
 
 
 def _files(record: BuildRecord) -> dict[str, str]:
