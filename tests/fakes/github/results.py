@@ -24,6 +24,7 @@ __all__ = ["FakeArtifact", "ResultsState", "runtime_token"]
 
 SERVICE = "/twirp/github.actions.results.api.v1.ArtifactService/"
 _SIGNATURE = "abc%2Bdef%3D"
+_ZEROS = bytes(1 << 20)
 
 
 def runtime_token(scopes: str = "Actions.Results:A:B", expires: int = 9999999999) -> str:
@@ -152,7 +153,7 @@ class ResultsState:
                 part = stream.read(min(left, 1 << 20))
                 if not part:
                     return Answer(400, {"message": "too short"})
-                if part.count(0) == len(part):
+                if part == _ZEROS[: len(part)]:
                     out.seek(len(part), os.SEEK_CUR)  # a hole: big files must not fill the disk
                 else:
                     out.write(part)
@@ -178,7 +179,7 @@ class ResultsState:
 def _append(path: Path, out: IO[bytes]) -> None:
     with path.open("rb") as stream:
         while part := stream.read(1 << 20):
-            if part.count(0) == len(part):
+            if part == _ZEROS[: len(part)]:
                 out.seek(len(part), os.SEEK_CUR)
             else:
                 out.write(part)

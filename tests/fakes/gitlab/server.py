@@ -21,6 +21,7 @@ __all__ = ["Answer", "FakeJob", "FakeRunner", "Fault", "GitLabServer", "Request"
 
 _JOB_PATH = re.compile(r"jobs/(\d+)(/trace|/artifacts)?")
 _MAX_REQUEST = 32 * 1024
+_ZEROS = bytes(1 << 20)
 
 
 @dataclass
@@ -224,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
         path = folder / f"{time.monotonic_ns()}.form"
         with path.open("wb") as out:
             for part in self._body():
-                if part.count(0) == len(part):
+                if part == _ZEROS[: len(part)]:
                     out.seek(len(part), os.SEEK_CUR)
                 else:
                     out.write(part)
