@@ -35,4 +35,4 @@ class Slots:
     def give_back(self) -> None:
         """One is gone."""
         with self._lock:
-            self._used -= 1
+            self._used = max(self._used - 1, 0)

@@ -79,6 +79,8 @@ class Supervisor:
             watch.leave()
         for watch in watches:
             watch.join(_LEAVE_S)
+            if watch.view.is_alive:  # who adopts it counts it again
+                self._slots.give_back()
         self._upkeep.stop(_LEAVE_S)
 
     def start(self, name: str, encoded_jit_config: str, labels: Sequence[str]) -> None:

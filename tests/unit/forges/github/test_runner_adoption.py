@@ -11,6 +11,7 @@ import pytest
 
 from smidr_ci.errors import ConflictError
 from smidr_ci.forges.github.runners.ports import RunnerState
+from smidr_ci.forges.github.runners.slots import Slots
 from tests.fakes.child import child, kill, line_from
 from tests.fakes.github.runner_bench import RunnerBench, wait_for
 
@@ -43,6 +44,17 @@ def test_the_next_agent_adopts_what_runs(bench: RunnerBench) -> None:
     idle.tell("exit 5")
     assert bench.state(second, "smidr-a", EXITED).exit_code == 0
     assert bench.state(second, "smidr-b", EXITED).exit_code == 5
+
+
+def test_an_adopted_runner_takes_one_slot(bench: RunnerBench) -> None:
+    slots = Slots()
+    remote = bench.start(bench.ready(slots=slots))
+    for _ in range(2):
+        bench.leave()
+        again = bench.ready(slots=slots)
+        assert again.capacity().free == 2
+    remote.tell("exit 0")
+    wait_for(lambda: again.capacity().free == 3)
 
 
 AGENT = """
