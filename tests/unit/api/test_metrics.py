@@ -17,6 +17,7 @@ from smidr_ci.api.usage import DirectorySizes, du
 from smidr_ci.builds.model import BuildRecord, BuildState, SstateSummary, StageRecord, Work
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.errors import FailureKind, HostError
+from smidr_ci.forges.status import RegistrationStatus
 from tests.fakes.clock import FakeClock
 from tests.fakes.http_agent import until
 
@@ -100,6 +101,16 @@ def test_the_agents_state_is_shown_as_it_is_now(bench: Bench) -> None:
     found = bench.read()
     assert found["smidr_queue_length"] == {(): 0}
     assert found["smidr_draining"] == {(): 1}
+
+
+def test_runners_on_demand_are_counted_by_registration(bench: Bench) -> None:
+    plain = RegistrationStatus("attached", "github", "https://github.com/acme", "asking")
+    counts = {"starting": 0, "idle": 1, "busy": 2, "wanted": 4, "free": 0}
+    lab = replace(plain, name="lab", runners=counts, runner_version="2.340.0")
+    bench.status = replace(STATUS, registrations=(plain, lab))
+    found = bench.read()
+    assert found["smidr_runners"] == {("lab", state): count for state, count in counts.items()}
+    assert found["smidr_official_runner_info"] == {("lab", "2.340.0"): 1}
 
 
 def test_history_is_counted_by_state_and_failure_kind(bench: Bench) -> None:
