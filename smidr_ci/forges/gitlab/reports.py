@@ -229,6 +229,10 @@ class _Figures:
         if sstate is not None and sstate.wanted:
             reused = (sstate.local + sstate.mirrors) / sstate.wanted
             yield _gauge("smidr_sstate_reuse_ratio", "Part of the objects", [((), reused)])
+        if record.work is not None:
+            times = [(("executed",), record.work.executed_s), (("spared",), record.work.spared_s)]
+            text = "Time of tasks, and an estimate of that of tasks which shared state spared"
+            yield _gauge("smidr_task_seconds", text, times, ("result",))
         yield _gauge("smidr_artifact_bytes", "Size of each file", _sizes(record), ("file",))
         findings = [((), float(len(record.findings)))]
         yield _gauge("smidr_findings", "Diagnosed problems", findings)

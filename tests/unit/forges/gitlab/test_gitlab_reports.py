@@ -17,7 +17,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from smidr_ci.bitbake.tasks import SstateSummary
-from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState, StageRecord
+from smidr_ci.builds.model import ArtifactRecord, BuildRecord, BuildState, StageRecord, Work
 from smidr_ci.cancel import CancelToken
 from smidr_ci.diagnosis.model import Category, Diagnosis, Finding, Severity, Summary
 from smidr_ci.errors import FailureKind
@@ -66,6 +66,7 @@ def a_record(state: BuildState = BuildState.COMPLETED, **changes: Any) -> BuildR
         ),
         tasks={"total": 100, "executed": 10, "from_sstate": 90},
         sstate=SstateSummary(wanted=50, local=40, mirrors=5, missed=5, current=3),
+        work=Work(executed_s=12.5, spared_s=900, restored=45, timed=45),
         artifacts=(ArtifactRecord('images/m/core "x"-20260101000000.wic.zst', 3_000_000, "0"),),
     )
     return replace(record, **changes)
@@ -97,6 +98,8 @@ def test_metrics_are_openmetrics_and_comparable_between_builds(tmp_path: Path) -
     assert samples["smidr_stage_seconds", "building"] == 70
     assert samples["smidr_sstate_reuse_ratio",] == 0.9
     assert samples["smidr_tasks", "from_sstate"] == 90
+    assert samples["smidr_task_seconds", "executed"] == 12.5
+    assert samples["smidr_task_seconds", "spared"] == 900
     assert samples["smidr_artifact_bytes", 'images/m/core "x".wic.zst'] == 3_000_000
 
 
