@@ -215,6 +215,9 @@ def test_a_strangers_build_reads_the_share_and_adds_nothing(
 def test_a_store_that_goes_away_in_the_middle_fails_no_build(site: Site, tmp_path: Path) -> None:
     root = tmp_path / "store"
     shutil.copytree(site.store, root / "share")
+    lost = next((root / "share").rglob("*base-files*_populate_sysroot.tgz"))
+    raw = lost.read_bytes()
+    lost.unlink()
     with rclone_server("webdav", root) as url, proxy_to(url) as proxy:
         share = _webdav(proxy.url, tmp_path)
         # What it has said that it has, it does not give.
@@ -226,12 +229,10 @@ def test_a_store_that_goes_away_in_the_middle_fails_no_build(site: Site, tmp_pat
             problems = " ".join(second.client.status().problems)
             assert "Builds go on without the shared cache" in problems
             proxy.faults.clear()
-            shutil.rmtree(root / "share" / "sstate")
-            # Its own are uploaded now, by whoever is first: the agent may be at it.
-            wait_until(lambda: second.smidr("cache", "push", "--all").code == 0, "the uploads")
+            # What was not there before is uploaded now by whoever is first: the agent may be at it.
+            wait_until(lambda: second.smidr("cache", "push").code == 0, "the uploads")
             assert facts(second.smidr)["last_error"] == ""
-    wanted = {key for key in files_of(site.store) if key.startswith("sstate/")}
-    assert files_of(root / "share").keys() >= wanted
+    assert lost.read_bytes() == raw  # the hello project's objects are the same each time
 
 
 def test_a_damaged_object_is_not_shared(site: Site, tmp_path: Path) -> None:
@@ -253,18 +254,18 @@ def test_a_damaged_object_is_not_shared(site: Site, tmp_path: Path) -> None:
 def test_an_agent_that_is_killed_while_it_uploads_goes_on(tmp_path: Path) -> None:
     home, root = tmp_path / "home", tmp_path / "store"
     home.mkdir()
-    for number in range(150):
+    for number in range(40):
         write_object(home / "sstate-cache" / object_name(number, suffix=".tgz"), number)
     with rclone_server("webdav", root) as url, proxy_to(url) as proxy:
         _configure(home, {"cache": {"share": _webdav(proxy.url, tmp_path)}})
         with AgentProcess(Smidr(home, tmp_path)) as agent:
-            wait_until(lambda: proxy.count("PUT .*") >= 20, "some uploads")
+            wait_until(lambda: proxy.count("PUT .*") >= 5, "some uploads")
             agent.kill()
             some = proxy.count("PUT .*")
-            assert some < 150
+            assert some < 40
             agent.start()
             done = wait_for_uploads(agent)
-        assert proxy.count("PUT .*") <= 150 + 2  # what was cut short once more, no more
+        assert proxy.count("PUT .*") <= 40 + 2  # what was cut short once more, no more
     assert done["waiting"] == 0
     assert files_of(root / "share") == {
         f"sstate/{key}": raw for key, raw in files_of(home / "sstate-cache").items()
