@@ -173,7 +173,7 @@ def _scale_set(
         _policy(around, options.mode), around.runs, around.folder / "refused.json"
     )
     file = SessionFile(around.folder / "session.json")
-    host = _Host(around, rooms)
+    host = _Host(around, rooms, fleet)
     listener = Listener(
         ScaleSets(service, options),
         QueueSession(service, connections.polls, file, f"{names.host}-{names.tag}"),
@@ -193,9 +193,10 @@ class _Host:
 
     on_demand: OnDemand
 
-    def __init__(self, around: Surroundings, rooms: RoomKeeper) -> None:
+    def __init__(self, around: Surroundings, rooms: RoomKeeper, fleet: Fleet) -> None:
         self._around = around
         self._rooms = rooms
+        self._fleet = fleet
 
     def capacity(self) -> int:
         """What GitHub may give us: jobs at work, and besides what could begin now."""
@@ -209,6 +210,10 @@ class _Host:
     def changed(self) -> None:
         """See `ListeningHost`."""
         self.on_demand.wake()
+
+    def began(self, name: str) -> None:
+        """See `ListeningHost`."""
+        self._fleet.began(name)
 
     def may_make(self) -> bool:
         """A scale set that went with its registration must not be made again."""

@@ -81,6 +81,7 @@ class Fleet:
         self._makes = Backoff(clock, _MAKES_S, 3600.0)
         self._jobs = Backoff(clock, _NO_JOB_S, _LONGEST_S)
         self._next_sweep = 0.0
+        self._began: set[str] = set()
         self.status = FleetStatus()
 
     def settle(self, wanted: int, *, may_start: bool = True) -> None:
@@ -115,6 +116,11 @@ class Fleet:
             elif self._registrar.remove_listed(remote):
                 log.info("removed the runner %s, which was lost", remote.name)
 
+    def began(self, name: str) -> None:
+        """GitHub says that a runner has got its job; from any thread."""
+        if name in self._runners.running():
+            self._began.add(name)
+
     def release_idle(self) -> None:
         """Let go of runners that have no job; what is busy goes on."""
         for item in self._alive():
@@ -144,13 +150,15 @@ class Fleet:
         for item in list(self._runners.running().values()):
             if item.is_alive:
                 continue
-            self._learn(item)
-            if not (item.had_job and item.exit_code == 0):  # GitHub deletes those by itself
+            had_job = item.had_job or item.name in self._began
+            self._learn(item, had_job=had_job)
+            if not (had_job and item.exit_code == 0):  # GitHub deletes those by itself
                 self._remove_later_if_need_be(item)
             self._runners.stop(item.name)
+            self._began.discard(item.name)
 
-    def _learn(self, item: LocalRunner) -> None:
-        if item.had_job:
+    def _learn(self, item: LocalRunner, *, had_job: bool) -> None:
+        if had_job:
             self._jobs.worked()
             return
         meaning = EXIT_MEANINGS.get(-1 if item.exit_code is None else item.exit_code, "unknown")

@@ -44,6 +44,9 @@ class ListeningHost(Protocol):
     def changed(self) -> None:
         """Other runners may be wanted now."""
 
+    def began(self, name: str) -> None:
+        """A runner has got its job."""
+
     def may_make(self) -> bool:
         """Whether a scale set that is not there is to be made."""
 
@@ -159,6 +162,8 @@ class Listener:
         self._acquire(message)
         self._judge.heard(message)
         self._take(message.statistics, message.items)
+        for item in message.of_kind(ItemKind.STARTED):
+            self._host.began(item.runner_name)
         for item in message.of_kind(ItemKind.COMPLETED):
             log.info("job %r is over: %s", item.job_name, item.result or "-")
         self._session.confirm(message.message_id)

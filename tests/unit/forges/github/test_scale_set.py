@@ -495,6 +495,23 @@ def test_a_job_github_takes_back_leaves_its_runner_to_the_next_one(
     assert bench.made.told().state == "asking"
 
 
+def test_a_job_that_only_github_knows_of_was_one(
+    bench: DemandBench, github: GitHubServer, sets: FakeScaleSets
+) -> None:
+    listening(bench)
+    put(bench, assigned=1)
+    started(bench, 1)
+    (name,) = bench.runners.started
+    number = put(bench, sets.item("JobStarted", runnerName=name), assigned=1, running=1)
+    confirmed(bench, number)
+    with github.lock:
+        github.state.runners.finish(name)
+    bench.runners.exit(name, 0)  # and this host has seen nothing of the job
+    put(bench, assigned=1, running=0)
+    started(bench, 2)
+    assert bench.made.told().state == "asking"
+
+
 @pytest.mark.parametrize(
     "answer",
     [
