@@ -5,6 +5,7 @@ One process collects at a time. Builds may run meanwhile; what they may need sta
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -28,6 +29,7 @@ __all__ = [
     "GcOptions",
     "hold_caches",
     "is_disk_short",
+    "ready_caches",
     "run_gc",
     "wanted_bytes",
 ]
@@ -109,6 +111,14 @@ def run_gc(
     with hold_caches(host):
         chosen = [item for item in collectables(host) if item.name in options.caches]
         return [run.collect(plan) for plan in run.plans(chosen)]
+
+
+def ready_caches(host: Host) -> None:
+    """Make the lock's file while there is room: where no file can be made, one wants to collect."""
+    with contextlib.suppress(OSError):
+        path = make_private_dir(host.home.locks) / _LOCK
+        if not path.exists():
+            path.touch(mode=0o600)
 
 
 def hold_caches(host: Host) -> KernelLock:

@@ -11,6 +11,7 @@ from smidr_ci.builds.attempts import run_attempts
 from smidr_ci.builds.checkpoint import Checkpoint, Trail
 from smidr_ci.builds.enlist import enlist
 from smidr_ci.builds.extraction import extract
+from smidr_ci.builds.gc import ready_caches
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.journal import Journal
 from smidr_ci.builds.model import BuildRecord, BuildState
@@ -128,6 +129,7 @@ def _prepared(
     cancel.raise_if_cancelled()
     journal.enter(BuildState.PREPARING)
     journal.hold_room()
+    ready_caches(host)
     admission_of(host.agent, host.home).require(places.written)
     targets, report = journal.record.targets, journal.observer.note
     prepared = prepare(host, request, targets, places, report, cancel)
