@@ -380,3 +380,15 @@ def test_what_was_ordered_alike_and_is_not_keeps_its_place_in_the_queue(bench: B
         assert bench.finish(agent, ids[1]).state is BuildState.CANCELLED
         bench.may_end.set()
         assert bench.finish(agent, ids[2]).state is BuildState.COMPLETED
+
+
+def test_a_build_whose_run_is_gone_is_built_for_itself(bench: Bench) -> None:
+    first = bench.agent()  # which dies before anything starts
+    build_id = first.submit(bench.order()).build_id
+    first._tasks[build_id].claim.release()
+    first._settings.host.store.update(build_id, shared_run="acme-00000000")
+    bench.may_end.set()
+    second = bench.agent()
+    second.start()
+    final = bench.finish(second, build_id)
+    assert (final.state, final.shared_run) == (BuildState.COMPLETED, "")
