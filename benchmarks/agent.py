@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from typing import Any, Final
 
 from benchmarks.samples import Bound, Samples
 from benchmarks.site import REPOSITORY, Site
+from smidr_ci.api.sockets import connect_unix
 from smidr_ci.builds.model import BuildRecord, BuildState, StageRecord
 from smidr_ci.builds.store import BuildStore
 from smidr_ci.home import Home
@@ -110,8 +110,7 @@ def _get(home: Path, path: str) -> Any:  # noqa: ANN401 - JSON
     """The answer's JSON; None when there is none."""
     connection = http.client.HTTPConnection("localhost")
     try:
-        connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.sock.connect(str(home / "agent.sock"))
+        connection.sock = connect_unix(home / "agent.sock")
         connection.request("GET", path)
         answer = connection.getresponse()
         return json.loads(answer.read()) if answer.status == http.client.OK else None

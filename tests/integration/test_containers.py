@@ -190,7 +190,7 @@ def test_container_that_never_started_is_no_success(
     labels = {"io.smidr.build-id": spec.build_id, "io.smidr.role": "build"}
     made = docker_client.create_container(spec.image, ["true"], labels=labels)
     found = runtime.find(spec.build_id)
-    assert found == Handle(spec.build_id, made["Id"], is_running=False)
+    assert found == Handle(spec.build_id, made["Id"], is_running=False, has_started=False)
     with pytest.raises(EngineError, match="never started"):
         runtime.wait(found, 1)
 
