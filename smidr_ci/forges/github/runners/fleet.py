@@ -6,6 +6,7 @@ Nothing is remembered that could not be found again: GitHub has its list, the ho
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
@@ -84,14 +85,19 @@ class Fleet:
         self._began: set[str] = set()
         self.status = FleetStatus()
 
-    def settle(self, wanted: int, *, may_start: bool = True) -> None:
-        """Come as near as can be to so many runners that are alive; trouble is in `status`."""
+    def settle(self, wanted: int, *, may_start: bool = True, counted: Collection[str] = ()) -> None:
+        """Come as near as can be to so many runners that are alive; trouble is in `status`.
+
+        `counted` are runners at work that count among the wanted ones, unless they have ended.
+        """
         self._bury()
         if self._clock.monotonic() >= self._next_sweep:
             self._try_to_sweep()
         self._trim(wanted)
         room = self._rooms.room()
-        missing = max(wanted - len(self._alive()), 0) if may_start else 0
+        alive = {item.name for item in self._alive()}
+        wanted -= sum(name not in alive for name in counted)
+        missing = max(wanted - len(alive), 0) if may_start else 0
         reason = self._why_not() if missing else ""
         started = 0
         if missing and not reason:

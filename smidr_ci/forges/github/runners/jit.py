@@ -19,6 +19,8 @@ class Wanted(NamedTuple):
     problem: str = ""
     refused: int = 0
     """Jobs that wait with our labels and get no runner."""
+    counts_busy: bool = False
+    """Whether the runners that were said to be busy are among those wanted."""
 
 
 class JitSource:
@@ -44,7 +46,7 @@ class JitSource:
                 raise
             except ForgeError as error:
                 problem = str(error)
-        return Wanted(allowed + busy, problem, len(waiting) - allowed)
+        return Wanted(allowed + busy, problem, len(waiting) - allowed, counts_busy=True)
 
     def _is_allowed(self, job: WaitingJob) -> bool:
         if not self._policy.is_needed:

@@ -261,12 +261,12 @@ class OnDemand:
             return self._demand.every_s
         busy, fresh = self._busy()
         try:
-            found = self._demand.wanted(busy)
+            found = self._demand.wanted(len(busy))
         except RateLimitedError as error:
             self._fleet.settle(0, may_start=False)  # what ended here is cleaned up all the same
             self.problem = error.message
             return max(error.after_s, self._demand.every_s)
-        self._fleet.settle(found.runners)
+        self._fleet.settle(found.runners, counted=busy if found.counts_busy else ())
         self.problem = found.problem or self._fleet.status.reason
         return min(self._demand.every_s, _FRESH_S) if fresh else self._demand.every_s
 
@@ -290,9 +290,9 @@ class OnDemand:
                 return
             self._wake.wait(max(wait_s - self._between_s, 0.0))
 
-    def _busy(self) -> tuple[int, int]:
-        """Runners that are at work, for a while and since a moment ago."""
+    def _busy(self) -> tuple[list[str], bool]:
+        """Runners that are at work for a while, and whether others are since a moment ago."""
         now = self._clock.now()
         busy = [item for item in self.alive() if item.state is RunnerState.BUSY]
-        fresh = sum((now - item.changed_at).total_seconds() < _FRESH_S for item in busy)
-        return len(busy) - fresh, fresh
+        old = [i.name for i in busy if (now - i.changed_at).total_seconds() >= _FRESH_S]
+        return old, len(old) < len(busy)

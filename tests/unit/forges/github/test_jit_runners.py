@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -362,6 +363,29 @@ def test_a_runner_that_did_its_job_makes_room_at_once(
     assert len(bench.runners.started) == 2
     assert github.asked(DELETE) == []
     assert second["status"] == "queued"
+
+
+def test_a_runner_that_ends_while_github_is_asked_is_not_replaced(
+    bench: DemandBench, github: GitHubServer, room: Room
+) -> None:
+    first = bench.job()
+    bench.look()
+    (name,) = bench.runners.started
+    bench.take(name, first)
+    room.advance(30)
+    bench.job(556)
+    bench.look()
+    assert len(bench.runners.started) == 2
+    held = threading.Event()
+    github.faults.append(Fault("GET /repos/acme/bsp/actions/runs", until=held))
+    looking = threading.Thread(target=bench.made.look)
+    looking.start()
+    github.wait_until(lambda: github.faults[-1].count == 0)
+    bench.finish(name, first)
+    held.set()
+    looking.join()
+    assert len(bench.runners.started) == 2
+    assert len(bench.remote) == 1
 
 
 def test_a_job_that_still_shows_as_waiting_gets_no_second_runner(
