@@ -27,7 +27,7 @@ from smidr_ci.containers.docker_engine import DockerRuntime
 from smidr_ci.containers.runtime import ContainerSpec, Exit, Handle, Mount, User
 from smidr_ci.containers.user import own
 from smidr_ci.engine import EngineUnreachableError
-from smidr_ci.errors import EngineError, HostError
+from smidr_ci.errors import EngineError, HostError, SmidrError
 from smidr_ci.files import as_host_error
 from smidr_ci.forges.github.runners.archive import Archive, unpack
 from smidr_ci.forges.github.runners.door import agent_socket
@@ -91,6 +91,7 @@ class Containers:
     _lock: threading.Lock = field(default_factory=threading.Lock)
     _image: tuple[str, str] = ("", "")
     """Reference and id of what was prepared last."""
+    _problem: str = ""
 
     def prepare(self) -> None:
         """See `bodies.Body`: pull the image."""
@@ -99,14 +100,20 @@ class Containers:
         if reference is None:
             return
         with self._lock:
-            found = host.images.ensure(Container(base_image=reference), report=log.info)
-            self._image = (reference, found.id)
+            try:
+                found = host.images.ensure(Container(base_image=reference), report=log.info)
+            except SmidrError as error:
+                self._problem = f": {error.message}"
+                raise
+            self._image, self._problem = (reference, found.id), ""
 
     def check(self) -> None:
         """See `bodies.Body`."""
         host = self.host()
         if self._image[0] != host.agent.github.runners.image:
-            raise HostError(f"the image {host.agent.github.runners.image} is not here yet")
+            raise HostError(
+                f"the image {host.agent.github.runners.image} is not here yet{self._problem}"
+            )
         if not agent_socket(host).exists():
             raise HostError(
                 "the agent has no socket for runners' jobs",

@@ -10,7 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from smidr_ci.errors import BusyError, ConflictError, HostError, UsageError
+from smidr_ci.errors import BusyError, ConflictError, HostError, ImageError, UsageError
+from smidr_ci.forges.github.runners.container import Containers
 from smidr_ci.forges.github.runners.ports import LocalRunner, RunnerState
 from smidr_ci.forges.github.runners.process import Patience
 from smidr_ci.forges.github.runners.slots import Slots
@@ -198,6 +199,25 @@ def test_there_is_no_room_without_an_official_runner(bench: RunnerBench) -> None
     assert str(bench.tarball) in room.reason
     with pytest.raises(HostError):
         runners.start("smidr-a", "", [])
+
+
+class NoImages:
+    """An image store without a registry."""
+
+    def ensure(self, *_: object, **__: object) -> None:
+        raise ImageError("the registry does not answer")
+
+
+def test_an_image_that_can_not_be_had_is_the_reason_for_no_room(bench: RunnerBench) -> None:
+    bench.set(mode="container", image="registry.example.com/runner:1")
+    host = bench.host()
+    vars(host).update(images=NoImages())
+    body = Containers(lambda: host)
+    with pytest.raises(ImageError):
+        body.prepare()
+    with pytest.raises(HostError, match="runner:1 is not here yet: the registry does not answer"):
+        body.check()
+    bench.set(mode="process")
 
 
 def test_names_are_unique_and_safe(bench: RunnerBench) -> None:
