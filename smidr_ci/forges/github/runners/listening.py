@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Final, Protocol
 
 from smidr_ci.clock import Clock
@@ -27,7 +28,7 @@ _LONGEST_S: Final = 60.0
 _RECREATE_S: Final = 5.0
 """Longer than the agent takes to notice that a registration was removed, and the set with it."""
 _POLL_FAILURES: Final = 5
-_QUICK_S: Final = 0.5
+_QUICK_S: Final = 0.1
 _MOST_IN_VAIN: Final = 20
 _IN_VAIN_S: Final = 5.0
 """Between polls that bring nothing at once: GitHub holds them for most of a minute, and what stands
@@ -70,7 +71,6 @@ class Listener:
         self._registrar = registrar
         self._judge = judge
         self._host = host
-        self._clock = clock
         self._pause = pause
         self._backoff = Backoff(clock, _FIRST_S, _LONGEST_S)
         self._ended = threading.Event()
@@ -130,7 +130,7 @@ class Listener:
         last, failures, in_vain = 0, 0, 0
         self._well()
         while not self._ended.is_set():
-            began = self._clock.monotonic()
+            began = time.monotonic()  # how long a server holds a call is no matter of our clock
             try:
                 message = self._session.poll(last, self._host.capacity())
             except GoneError:
@@ -148,7 +148,7 @@ class Listener:
             self._well()
             self._judge.again()
             is_news = message is not None and message.message_id != last
-            is_held = self._clock.monotonic() - began >= _QUICK_S
+            is_held = time.monotonic() - began >= _QUICK_S
             in_vain = 0 if is_news or is_held else in_vain + 1
             if message is not None:
                 self._handle(message)

@@ -109,6 +109,9 @@ class Together:
             self.server.state.runners.finish(name)
             job.update(status="completed", conclusion="success")
         self._assign(-1)
+        if self.mode == "scale-set":  # GitHub tells it while the runner still cleans up
+            messages = self.server.scale_sets.only.messages
+            self.server.wait_until(lambda: not messages, LONG_S)
         self.local.remote(name).tell("done Succeeded", "exit 0")
 
     def is_gone(self, name: str) -> bool:
