@@ -28,6 +28,7 @@ __all__ = ["Forges"]
 _log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 3.0
+_FIRST_LOOK_S: Final = 30.0
 _ASSEMBLIES: Final = {
     "github": "smidr_ci.forges.github.assembly",
     "gitlab": "smidr_ci.forges.gitlab.assembly",
@@ -98,6 +99,7 @@ class Forges:
         self._problems: tuple[str, ...] = ()
         self._stamp = 0
         self._ended = threading.Event()
+        self._has_looked = threading.Event()
 
     def start(self) -> None:
         """Go on with the jobs of an agent before, then ask for more; returns at once."""
@@ -106,6 +108,7 @@ class Forges:
     def stop(self) -> None:
         """Leave all jobs to the next agent; back within some seconds."""
         self._ended.set()
+        self._has_looked.set()
         with self._lock:
             runners = [*self._runners.values(), *self._leaving.values()]
         threads = [threading.Thread(target=runner.stop, daemon=True) for runner in runners]
@@ -160,7 +163,11 @@ class Forges:
         return tuple(sorted([*at_work, *leaving], key=lambda item: item.name))
 
     def github_for(self, web: str, repository: str) -> GitHubForge | None:
-        """What serves a repository of this GitHub; None without a registration that does."""
+        """What serves a repository of this GitHub; None without a registration that does.
+
+        While the agent starts, it waits for the registrations.
+        """
+        self._has_looked.wait(_FIRST_LOOK_S)
         with self._lock:
             if not any(item.registration.forge == "github" for item in self._runners.values()):
                 return None
@@ -190,6 +197,7 @@ class Forges:
                 self._settle()
             except Exception:  # noqa: BLE001 - the jobs go on without this thread's next round
                 _log.exception("looking at the registrations")
+            self._has_looked.set()
             wait_s = _LOOK_S
 
     def _clean_scratch(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -278,3 +280,21 @@ def test_old_checkouts_go_with_the_chores(site: Site) -> None:
     site.bench.bench.clock.advance(400 * 24 * 3600.0 * 10)
     site.forges.tidy()
     assert list(root.iterdir()) == []
+
+
+def test_who_asks_for_a_github_while_the_agent_starts_waits_for_the_registrations(
+    tmp_path: Path,
+) -> None:
+    bench = AgentBench(tmp_path / "bench")
+    make_private_dir(bench.root / "home")
+    with closing(Database(bench.root / "home" / "outbox.db")) as database:
+        host, agent = bench.host(), bench.agent()
+        outbox = Outbox(database, host.clock)
+        forges = Forges(lambda: host, agent, outbox, agent.refusal, lambda: False)
+        with ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(forges.github_for, "https://github.com", "acme/bsp")
+            with pytest.raises(TimeoutError):
+                asked.result(0.2)
+            forges.start()
+            assert asked.result(20) is None
+        forges.stop()

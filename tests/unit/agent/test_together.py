@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from smidr_ci.agent.service import Agent
+from smidr_ci.builds.accept import request_for
+from smidr_ci.builds.enlist import enlist
 from smidr_ci.builds.host import Host
 from smidr_ci.builds.model import BuildRecord, BuildState
 from smidr_ci.builds.order import Order
@@ -90,10 +92,13 @@ def is_over(view: BuildView) -> bool:
 
 @contextmanager
 def waiting(
-    bench: Bench, count: int = 3, *orders: dict[str, Any]
+    bench: Bench,
+    count: int = 3,
+    *orders: dict[str, Any],
+    finished: Callable[[BuildRecord], object] = lambda _: None,
 ) -> Iterator[tuple[Agent, list[str]]]:
     """An agent with builds that wait; at the end of the block all goes."""
-    agent = bench.agent()
+    agent = bench.agent(finished)
     agent.start()
     blocker = bench.block(agent)
     changes = orders or tuple({} for _ in range(count))
@@ -123,8 +128,7 @@ def bench(tmp_path: Path) -> Bench:
 
 def test_three_that_are_alike_are_built_once_and_each_has_its_own_result(bench: Bench) -> None:
     told: list[str] = []
-    with waiting(bench) as (agent, ids):
-        agent._finished = (lambda record: told.append(record.build_id),)
+    with waiting(bench, finished=lambda record: told.append(record.build_id)) as (agent, ids):
         for build_id in ids:
             bench.wait(agent, build_id, is_building)
         assert (sorted(agent.status().running), agent.status().taken) == (sorted(ids), 1)
@@ -383,10 +387,10 @@ def test_what_was_ordered_alike_and_is_not_keeps_its_place_in_the_queue(bench: B
 
 
 def test_a_build_whose_run_is_gone_is_built_for_itself(bench: Bench) -> None:
-    first = bench.agent()  # which dies before anything starts
-    build_id = first.submit(bench.order()).build_id
-    first._tasks[build_id].claim.release()
-    first._settings.host.store.update(build_id, shared_run="acme-00000000")
+    host, order = bench.host(), bench.order()
+    record, claim = enlist(host, request_for(host, order), order)
+    claim.release()  # the agent died before anything started
+    build_id = host.store.update(record.build_id, shared_run="acme-00000000").build_id
     bench.may_end.set()
     second = bench.agent()
     second.start()

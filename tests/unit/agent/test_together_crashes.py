@@ -69,7 +69,8 @@ class Agents(CrashSite):
 
 def _is_quiet(host: Host, agent: Agent) -> bool:
     left = host.store.list(limit=1, state=_UNFINISHED, include_deleted=True)
-    return not left and not agent._tasks
+    status = agent.status()
+    return not (left or status.running or status.queued)
 
 
 def works(container: FakeContainer) -> int:
