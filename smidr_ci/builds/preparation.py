@@ -125,12 +125,23 @@ def prepare(
     caches.prepare(host.user)
     cancel.raise_if_cancelled()
     hash_server = _hash_server(host, request, layers, image, report)
-    share = host.share_folder(request.trust) if _reads_shared(host, request) else None
+    share = host.share_folder(request.trust) if _may_share(host, request, report) else None
     return Preparation(request, config, targets, places, layers, image, caches, hash_server, share)
 
 
 def _reads_shared(host: Host, request: BuildRequest) -> bool:
     return request.is_trusted or host.agent.trust.untrusted_may_read_caches
+
+
+def _may_share(host: Host, request: BuildRequest, report: Callable[[str], None]) -> bool:
+    """Whether it reads what other hosts shared."""
+    if host.agent.cache.share is None or not _reads_shared(host, request):
+        return False
+    if settings_for(host.agent, request.trust).engine.network == "host":
+        # Any program there could take the port first, and answer with objects of its own making.
+        report("nothing from other hosts: in the host's network others could answer for them")
+        return False
+    return True
 
 
 def _hash_server(
@@ -248,7 +259,7 @@ def _write_conf(
         share=share_in_conf(
             host.agent.cache.share,
             prepared.request.trust,
-            may_read=_reads_shared(host, prepared.request),
+            may_read=prepared.share is not None,
         ),
         hash_server=ADDRESS if prepared.hash_server else None,
         # In a directory that others go on in, they would do all that was removed again.

@@ -85,11 +85,10 @@ def pump(source: socket.socket, target: socket.socket) -> None:
 
 
 def listen(port: int) -> socket.socket:
-    """A listener on loopback; builds in the host's network, of one user, share the port."""
+    """A listener on the container's loopback."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         listener.bind(("127.0.0.1", port))
         listener.listen(_BACKLOG)
     except OSError:

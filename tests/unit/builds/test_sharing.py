@@ -21,9 +21,10 @@ URL = "https://cache.example.com/dav"
 USER = User(1000, 1000)
 
 
-def built(tmp_path: Path, **cache: Any) -> Seen:
+def built(tmp_path: Path, engine: dict[str, str] | None = None, **cache: Any) -> Seen:
     limits = {"min_free_disk": 1, "min_free_disk_percent": 0}
-    agent = AgentConfig.model_validate({"cache": cache, "limits": limits})
+    settings = {"cache": cache, "limits": limits, "engine": engine or {}}
+    agent = AgentConfig.model_validate(settings)
     config = ProjectConfig.model_validate({"name": "project", "build": {"image": "image"}})
     return Bench(tmp_path / "bench").build(config, agent)
 
@@ -48,6 +49,15 @@ def test_a_build_gets_a_socket_and_a_port_whatever_the_store(tmp_path: Path) -> 
 def test_without_a_store_there_is_nothing_of_it(tmp_path: Path) -> None:
     seen = built(tmp_path)
     assert seen.spec is not None
+    assert not [item for item in seen.spec.mounts if str(item.target) == "/smidr/share"]
+    assert json.loads(seen.files["plan.json"])["relay"] is None
+    assert "8773" not in seen.files["local.conf"]
+
+
+def test_in_the_hosts_network_nobody_can_answer_for_the_store(tmp_path: Path) -> None:
+    seen = built(tmp_path, engine={"network": "host"}, share={"url": URL})
+    assert seen.spec is not None
+    assert seen.spec.network == "host"
     assert not [item for item in seen.spec.mounts if str(item.target) == "/smidr/share"]
     assert json.loads(seen.files["plan.json"])["relay"] is None
     assert "8773" not in seen.files["local.conf"]
