@@ -553,10 +553,17 @@ def test_what_arrived_is_not_sent_again_when_the_disk_can_not_take_the_mark(
 ) -> None:
     with small_disk(tmp_path / "disk", "4m") as disk:
         site = Site(disk)
-        site.receiver.prepare("a:1", lambda _: fill(disk))
+        are_put = threading.Event()
+
+        def fill_later(_: object) -> None:
+            assert are_put.wait(TIMEOUT_S)
+            fill(disk)
+
+        site.receiver.prepare("a:1", fill_later)
         site.outbox.start()
         # A page that the log has no room for any more.
         site.put("a:1", "1", "2")
+        are_put.set()
         site.receiver.wait_for_tries(1)
         site.settle()
         assert site.receiver.keys("a:1") == ["1"]

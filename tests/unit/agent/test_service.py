@@ -108,7 +108,8 @@ def test_a_queued_build_is_cancelled_without_a_slot(bench: AgentBench) -> None:
 def test_a_drained_agent_ends_when_what_runs_is_over(bench: AgentBench) -> None:
     agent = bench.agent()
     agent.start()
-    running, waiting = agent.submit(bench.order()), agent.submit(bench.order())
+    running = agent.submit(bench.order())
+    waiting = agent.submit(bench.order(targets=("other-image",)))
     bench.wait(agent, running.build_id, is_building)
     agent.drain()
     assert not agent.wait_until_ended(0.05)
