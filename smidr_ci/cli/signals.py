@@ -10,7 +10,7 @@ from types import FrameType
 
 from smidr_ci.cancel import CancelLevel, CancelToken
 
-__all__ = ["cancel_on_signals"]
+__all__ = ["cancel_on_signals", "stoppable"]
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -38,3 +38,11 @@ def cancel_on_signals(cancel: CancelToken, note: Callable[[str], None]) -> Itera
     finally:
         for number, handler in zip(_SIGNALS, before, strict=True):
             signal.signal(number, handler)
+
+
+@contextmanager
+def stoppable() -> Iterator[CancelToken]:
+    """The same, without words, for what is not a build."""
+    cancel = CancelToken()
+    with cancel_on_signals(cancel, lambda _: None):
+        yield cancel
