@@ -14,6 +14,7 @@ SCRIPT = Path(__file__).resolve().parents[3] / "tools" / "prepare-host"
 COMMANDS = {
     "id": 'echo "$FAKE_UID"',
     "git": "true",
+    "git-lfs": "true",
     "mmdebstrap": "true",
     "apt-get": """
         echo "apt-get $*" >> "$FAKE_LOG"
@@ -122,6 +123,22 @@ def test_missing_tools_are_named_to_a_user(host: FakeHost) -> None:
     assert run.returncode == 1
     assert "sudo apt-get update && sudo apt-get install -y git docker.io" in run.stderr
     assert host.log == []
+
+
+def test_what_only_a_few_tests_want_is_installed_where_that_is_possible(host: FakeHost) -> None:
+    host.without("git-lfs")
+    host.start_engine()
+    run = host.run()
+    assert run.returncode == 0, run.stderr
+    assert "apt-get -qq -y install git-lfs" in host.log
+
+
+def test_what_only_a_few_tests_want_keeps_nobody_from_the_rest(host: FakeHost) -> None:
+    host.without("git-lfs", "apt-get")
+    host.start_engine()
+    run = host.run()
+    assert run.returncode == 0, run.stderr
+    assert "git-lfs" not in run.stdout
 
 
 def test_host_without_apt_is_told_what_it_lacks(host: FakeHost) -> None:
