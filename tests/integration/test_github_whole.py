@@ -64,6 +64,7 @@ class Lab:
         with self.github.lock:
             self.github.state.checks.clear()
             self.github.state.annotations.clear()
+            self.github.results.artifacts.clear()
             self.github.state.now = datetime.now(UTC)
         return workspace.start({"config": "smidr.yaml", **inputs}), workspace
 
@@ -188,9 +189,11 @@ def test_an_image_too_big_for_github_is_in_the_operators_store_with_links(
             step, workspace = lab.start(tmp_path, **inputs)
             result = step.result()
             assert workspace.post(result).code == 0
+            check, _ = lab.check(result)
     finally:
         settings.write_text(SETTINGS)
     assert (result.code, result.outputs["result"]) == (0, "completed"), result.raw
+    assert check["conclusion"] == "success"
     assert "Too big for GitHub, and stored elsewhere" in result.summary
     manifest = json.loads(lab.github.results.path_of("smidr-artifacts.json").read_bytes())
     (image,) = [item for item in manifest["artifacts"] if "place" in item]
