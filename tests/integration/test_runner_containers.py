@@ -39,8 +39,9 @@ PROGRAM = """#!/bin/sh
 unset ACTIONS_RUNNER_INPUT_JITCONFIG
 echo "Current runner version: '2.336.0'"
 mkfifo "$HOME/control"
+exec 3<>"$HOME/control"  # held open: a line that comes between two readers would be lost
 echo "2026-08-01 10:00:00Z: Listening for Jobs"
-while read -r word rest < "$HOME/control"; do
+while read -r word rest <&3; do
   case $word in
     job) mkdir -p _diag; : > _diag/Worker_1.log; echo "2026-08-01 10:00:01Z: Running job: $rest";;
     do) sh -c "$rest" > "$HOME/out.new" 2>&1; mv "$HOME/out.new" "$HOME/out";;
