@@ -31,7 +31,7 @@ lint: prepare
 
 test: lint
 	$(VENV)/bin/pytest tests/unit --numprocesses auto --dist worksteal $(PYTEST_ARGS)
-	$(VENV)/bin/pytest tests/integration $(PYTEST_ARGS)
+	$(VENV)/bin/pytest tests/integration --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
 docs: prepare
 	$(PYTHON) tools/generate_docs.py
