@@ -6,11 +6,9 @@ import errno
 import hashlib
 import os
 import posixpath
-import shutil
 import stat
-import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -18,19 +16,16 @@ from typing import Final
 from smidr_ci.artifacts.deploy import DeployTree, OutsideError
 from smidr_ci.artifacts.globs import DEFAULT_GLOBS, Found, find
 from smidr_ci.artifacts.model import MANIFEST_NAME, Artifact, LeftOut, Manifest, shown
+from smidr_ci.artifacts.whole import appearing_whole
 from smidr_ci.copying import copy_data, try_reflink
 from smidr_ci.files import (
     MARKER_NAME,
-    as_host_error,
-    make_marked_dir,
     open_untrusted,
-    remove_marked_tree,
     write_atomic,
 )
 
-__all__ = ["COLLECTING_PREFIX", "collect"]
+__all__ = ["collect"]
 
-COLLECTING_PREFIX: Final = ".collecting-"
 _RESERVED: Final = frozenset({MARKER_NAME, MANIFEST_NAME})
 _NO_LINK: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EACCES, errno.ENOTSUP})
 
@@ -54,33 +49,14 @@ def collect(
     A link to a kept file stays a link, another one becomes a copy of its file. Raises `HostError`
     (kind `disk` when it is full); globs that chose nothing are in `Manifest.unmatched`.
     """
-    parent = destination.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        # Nobody else collects for the same build: what is there was left by a crash.
-        prefix = f"{COLLECTING_PREFIX}{destination.name}."
-        for half_done in [path for path in parent.iterdir() if path.name.startswith(prefix)]:
-            shutil.rmtree(half_done, ignore_errors=True)
-        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    except OSError as error:
-        raise as_host_error(error, "can't keep the artifacts", parent) from error
-    try:
-        make_marked_dir(fresh).chmod(0o755)
-        manifest = Manifest(destination.name, parent.name, created)
+    with appearing_whole(destination) as fresh:
+        manifest = Manifest(destination.name, destination.parent.name, created)
         if deploy_dir.is_dir():
             collector = _Collector(DeployTree(deploy_dir, seen_as), fresh, may_link, check)
             manifest = collector.run(manifest, globs)
         elif globs is not None:
-            manifest = Manifest(destination.name, parent.name, created, unmatched=tuple(globs))
+            manifest = replace(manifest, unmatched=tuple(globs))
         write_atomic(fresh / MANIFEST_NAME, manifest.to_json())
-        remove_marked_tree(destination, parent)
-        fresh.rename(destination)
-    except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise as_host_error(error, "can't keep the artifacts", destination) from error
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
     return manifest
 
 

@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from smidr_ci.artifacts.collect import COLLECTING_PREFIX
 from smidr_ci.artifacts.model import MANIFEST_NAME, Artifact, Manifest
+from smidr_ci.artifacts.whole import appearing_whole
 from smidr_ci.copying import copy_data, try_reflink
 from smidr_ci.files import (
-    as_host_error,
-    make_marked_dir,
     open_untrusted,
-    remove_marked_tree,
     write_atomic,
 )
 
@@ -31,28 +26,10 @@ def duplicate(source: Path, destination: Path) -> Manifest:
     manifest = replace(
         Manifest.read(source), build_id=destination.name, customer=destination.parent.name
     )
-    parent = destination.parent
-    try:
-        parent.mkdir(parents=True, exist_ok=True)
-        prefix = f"{COLLECTING_PREFIX}{destination.name}."
-        for half_done in [path for path in parent.iterdir() if path.name.startswith(prefix)]:
-            shutil.rmtree(half_done, ignore_errors=True)
-        fresh = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    except OSError as error:
-        raise as_host_error(error, "can't keep the artifacts", parent) from error
-    try:
-        make_marked_dir(fresh).chmod(0o755)
+    with appearing_whole(destination) as fresh:
         for artifact in manifest.artifacts:
             _place(source / artifact.path, fresh / artifact.path, artifact)
         write_atomic(fresh / MANIFEST_NAME, manifest.to_json())
-        remove_marked_tree(destination, parent)
-        fresh.rename(destination)
-    except OSError as error:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise as_host_error(error, "can't keep the artifacts", destination) from error
-    except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
-        raise
     return manifest
 
 

@@ -10,8 +10,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from smidr_ci.artifacts.collect import COLLECTING_PREFIX
 from smidr_ci.artifacts.shelf import ArtifactSet, list_artifacts
+from smidr_ci.artifacts.whole import COLLECTING_PREFIX
 from smidr_ci.errors import InternalError, UsageError
 from smidr_ci.files import DELETING_PREFIX, as_host_error, make_marked_dir, remove_marked_tree
 
