@@ -18,12 +18,11 @@ from typing import Final
 
 from smidr_ci.caches.walk import MAX_DEPTH, chunks_of, open_folder, opened
 from smidr_ci.cancel import CancelToken
+from smidr_ci.disposable import DisposableFormat
 
 __all__ = ["CacheIndex", "Totals"]
 
-_FORMAT: Final = 1
 _RACY_NS: Final = 2_000_000_000
-_BUSY_S: Final = 5.0
 _TABLE: Final = """
 create table if not exists folders (
     cache text not null, root text not null, path blob not null, mtime_ns integer not null,
@@ -31,6 +30,7 @@ create table if not exists folders (
     size_bytes integer not null, oldest_s integer not null, newest_s integer not null,
     primary key (cache, root, path)) without rowid
 """
+_DATABASE: Final = DisposableFormat(version=1, tables=("folders",), script=_TABLE, busy_s=5.0)
 
 
 @dataclass(frozen=True)
@@ -122,31 +122,8 @@ class CacheIndex:
 
     @contextlib.contextmanager
     def _opened(self) -> Iterator[sqlite3.Connection]:
-        with contextlib.closing(self._connect()) as database:
+        with contextlib.closing(_DATABASE.connect(self._path)) as database:
             yield database
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            return self._try_connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            self._path.unlink(missing_ok=True)
-            return self._try_connect()
-
-    def _try_connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=_BUSY_S)
-        try:
-            (version,) = database.execute("pragma user_version").fetchone()
-            if version != _FORMAT:
-                database.execute("drop table if exists folders")
-                database.execute(f"pragma user_version = {_FORMAT}")
-            database.execute("pragma synchronous = off")  # it can be made anew at any time
-            database.execute(_TABLE)
-        except BaseException:
-            database.close()
-            raise
-        return database
 
 
 class _Look:

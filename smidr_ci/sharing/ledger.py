@@ -6,15 +6,14 @@ the last look is offered. Damage or loss of the file costs a look at everything,
 
 from __future__ import annotations
 
-import sqlite3
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
 
+from smidr_ci.disposable import DisposableFormat
+
 __all__ = ["Ledger", "Mark", "Refusal"]
 
-_FORMAT: Final = 1
-_BUSY_S: Final = 10.0
 _RACY_NS: Final = 2_000_000_000
 _TABLES: Final = """
 create table if not exists folders (
@@ -28,6 +27,13 @@ create table if not exists facts (
     store text not null, name text not null, value text not null,
     primary key (store, name)) without rowid;
 """
+_DATABASE: Final = DisposableFormat(
+    version=1,
+    tables=("folders", "refused", "facts"),
+    script=_TABLES,
+    busy_s=10.0,
+    is_shared=True,
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +74,7 @@ class Ledger:
     def __init__(self, path: Path, store: str) -> None:
         self._path = path
         self._store = store
-        self._database = self._connect()
+        self._database = _DATABASE.connect(self._path)
 
     def __enter__(self) -> Self:
         return self
@@ -138,29 +144,3 @@ class Ledger:
         self.state(
             **{name: str(int(known.get(name, "0")) + more) for name, more in numbers.items()}
         )
-
-    def _connect(self) -> sqlite3.Connection:
-        try:
-            return self._try_connect()
-        except sqlite3.DatabaseError as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise
-            self._path.unlink(missing_ok=True)
-            return self._try_connect()
-
-    def _try_connect(self) -> sqlite3.Connection:
-        database = sqlite3.connect(self._path, timeout=_BUSY_S, check_same_thread=False)
-        try:
-            (version,) = database.execute("pragma user_version").fetchone()
-            if version != _FORMAT:
-                for table in ("folders", "refused", "facts"):
-                    database.execute(f"drop table if exists {table}")
-                database.execute(f"pragma user_version = {_FORMAT}")
-            database.execute("pragma journal_mode = wal")
-            # It can be made anew; a crash of the host may cost a look at some folders.
-            database.execute("pragma synchronous = off")
-            database.executescript(_TABLES)
-        except BaseException:
-            database.close()
-            raise
-        return database
